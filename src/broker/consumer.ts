@@ -1,0 +1,21 @@
+/** Somebody who waits for jobs, as the hub sees them: a Reserve call or a stream. */
+import type { LeasedJob } from "../model/job.ts";
+
+/** A queue that a consumer takes jobs from; `weight` counts under policy "weighted" only. */
+export type QueueShare = { readonly name: string; readonly weight: number };
+
+export type QueuePolicy = "strict" | "weighted";
+
+export type Consumer = {
+  readonly queues: readonly QueueShare[];
+  readonly policy: QueuePolicy;
+  readonly workerId: string;
+  /** 0: as each job says. */
+  readonly leaseMs: number;
+  /** How many more jobs it can take now. */
+  capacity(): number;
+  /** At least one job, and never more than its capacity was when the hub asked. */
+  deliver(jobs: readonly LeasedJob[]): void;
+  /** The queue was looked into for this consumer, and had less than it can take. */
+  missed(queue: string): void;
+};

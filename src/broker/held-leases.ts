@@ -1,0 +1,134 @@
+/**
+ * The leases that this broker keeps for its streams. While a stream lives they are renewed, all of one queue and
+ * duration in one call; when it ends, they are made to run out a grace later, by which the ordinary expiry takes
+ * care of the rest, even if this broker dies in between.
+ */
+import type { Lease, LeaseEnd } from "../model/job.ts";
+import type { Logger } from "../model/log.ts";
+import type { EndedLease } from "../store/lease-ends.ts";
+
+/** Who has to know when a lease ends before its stream does. */
+export type Holder = { onLeaseEnd(lease: Lease, reason: LeaseEnd): void };
+
+type HeldLease = { readonly lease: Lease; readonly leaseMs: number; readonly holder: Holder; renewAt: number };
+
+export type HeldLeasesOptions = {
+  readonly extend: (
+    queue: string,
+    leases: readonly Lease[],
+    leaseMs: number,
+  ) => Promise<{ endsAtMs: readonly (number | undefined)[]; nextDueMs: number | undefined }>;
+  /** A lease of this queue will run out so soon. */
+  readonly onNextDue: (queue: string, inMs: number) => void;
+  readonly log: Logger;
+};
+
+/** A renewal is due after a third of the lease, so two may fail. */
+const RENEW_AFTER = 1 / 3;
+/** How often the leases are looked through; the shortest lease of a stream is 1 s. */
+const TICK_MS = 250;
+/** Leases in one call: about 5 ms of Redis. */
+const BATCH = 1_000;
+
+export class HeldLeases {
+  readonly #options: HeldLeasesOptions;
+  readonly #queues = new Map<string, Map<number, HeldLease>>();
+  #timer: NodeJS.Timeout | undefined;
+  #renewing: Promise<void> | undefined;
+
+  constructor(options: HeldLeasesOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => {
+      this.#renewing ??= this.#renew().finally(() => {
+        this.#renewing = undefined;
+      });
+    }, TICK_MS);
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    await this.#renewing;
+  }
+
+  hold(lease: Lease, leaseMs: number, holder: Holder): void {
+    let leases = this.#queues.get(lease.queue);
+    if (!leases) {
+      leases = new Map();
+      this.#queues.set(lease.queue, leases);
+    }
+    leases.set(lease.fence, { lease, leaseMs, holder, renewAt: performance.now() + leaseMs * RENEW_AFTER });
+  }
+
+  has({ queue, fence }: Lease): boolean {
+    return this.#queues.get(queue)?.has(fence) ?? false;
+  }
+
+  /** The lease is over: its holder is told, once. */
+  onEnd({ queue, fence, reason }: Pick<EndedLease, "queue" | "fence" | "reason">): void {
+    const held = this.#queues.get(queue)?.get(fence);
+    if (!held) return;
+    this.#forget(held.lease);
+    held.holder.onLeaseEnd(held.lease, reason);
+  }
+
+  /** Keeps these leases no longer; somebody else sees to them. */
+  forget(leases: readonly Lease[]): void {
+    for (const lease of leases) this.#forget(lease);
+  }
+
+  /** Keeps these leases no longer: they run out after the grace. */
+  async relinquish(leases: readonly Lease[], graceMs: number): Promise<void> {
+    this.forget(leases);
+    for (const [queue, group] of Map.groupBy(leases, ({ queue }) => queue)) {
+      for (let i = 0; i < group.length; i += BATCH) {
+        await this.#extend(queue, group.slice(i, i + BATCH), graceMs);
+      }
+    }
+  }
+
+  #forget({ queue, fence }: Lease): void {
+    const leases = this.#queues.get(queue);
+    leases?.delete(fence);
+    if (leases?.size === 0) this.#queues.delete(queue);
+  }
+
+  async #renew(): Promise<void> {
+    const now = performance.now();
+    for (const [queue, leases] of this.#queues) {
+      const due = [...leases.values()].filter(({ renewAt }) => renewAt <= now);
+      for (const [leaseMs, group] of Map.groupBy(due, ({ leaseMs }) => leaseMs)) {
+        for (let i = 0; i < group.length; i += BATCH) await this.#renewBatch(queue, group.slice(i, i + BATCH), leaseMs);
+      }
+    }
+  }
+
+  async #renewBatch(queue: string, batch: readonly HeldLease[], leaseMs: number): Promise<void> {
+    const ends = await this.#extend(
+      queue,
+      batch.map(({ lease }) => lease),
+      leaseMs,
+    );
+    const renewAt = performance.now() + leaseMs * RENEW_AFTER;
+    for (const [i, held] of batch.entries()) {
+      held.renewAt = renewAt;
+      if (ends && ends[i] === undefined) this.onEnd({ ...held.lease, reason: "EXPIRED" });
+    }
+  }
+
+  /** undefined when Redis did not answer: the next renewal, or the lease's end, settles it. */
+  async #extend(queue: string, leases: readonly Lease[], leaseMs: number) {
+    try {
+      const { endsAtMs, nextDueMs } = await this.#options.extend(queue, leases, leaseMs);
+      if (nextDueMs !== undefined) this.#options.onNextDue(queue, nextDueMs);
+      return endsAtMs;
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#options.log.warn("leases not extended", { queue, leases: leases.length, error: message });
+      return undefined;
+    }
+  }
+}

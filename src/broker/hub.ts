@@ -1,0 +1,266 @@
+/**
+ * The hub: the only place where waiting workers meet ready jobs.
+ *
+ * 1. A consumer joins the lines of its queues. Each line is in one state (line.ts), and at most one reserve call per
+ *    queue is in flight.
+ * 2. To serve a line is to ask Redis once for all of its consumers that can take jobs, first come, first served, and
+ *    to go on for as long as there are both jobs and takers. A consumer that got jobs goes to the end of its lines.
+ * 3. When a queue is found empty, its line listens: to the doorbell, to the time when the next job is due, and, should
+ *    a bell get lost, to the fallback's timer, whichever comes first.
+ * 4. When nobody can take more, the line rests until a consumer says that it can.
+ * 5. A consumer with several queues takes from a lower one only while the higher ones are empty (strict), or from each
+ *    as far as its weight goes (weighted).
+ * 6. A reserve call that fails is repeated until it is answered, since it may have reserved jobs: what then comes for
+ *    consumers that have gone is given back at once.
+ */
+import type { Lease, LeasedJob } from "../model/job.ts";
+import type { Logger } from "../model/log.ts";
+import type { Reservation } from "../store/store.ts";
+import type { Consumer } from "./consumer.ts";
+import type { Line, LineState, ReserveCall, Waiter } from "./line.ts";
+import { Weights } from "./weights.ts";
+
+/** What the hub needs of the store and its doorbell. */
+export type HubOptions = {
+  readonly brokerId: string;
+  readonly reserve: (
+    queue: string,
+    caller: string,
+    call: number,
+    claims: ReserveCall["claims"],
+  ) => Promise<Reservation>;
+  /** Ends reservations whose jobs no worker has seen. */
+  readonly giveBack: (leases: readonly Lease[]) => void;
+  readonly doorbell: { listen(queue: string): void; ignore(queue: string): void };
+  readonly ring: (queue: string) => Promise<void>;
+  /** The longest that a job can wait for a worker when its bell gets lost. */
+  readonly fallbackMs: number;
+  readonly log: Logger;
+};
+
+/** Jobs asked for in one call: about 10 ms of Redis. */
+const MAX_CLAIMED = 1_000;
+const RETRY_MS = 250;
+
+export class Hub {
+  readonly #options: HubOptions;
+  readonly #lines = new Map<string, Line>();
+  readonly #waiters = new Map<Consumer, Waiter>();
+  readonly #serving = new Set<Promise<void>>();
+  #nextCall = 1;
+  #stopped = false;
+
+  constructor(options: HubOptions) {
+    this.#options = options;
+  }
+
+  /** Looks into all its queues for this consumer at once, and hands it jobs until it leaves. */
+  join(consumer: Consumer): void {
+    const weights = consumer.policy === "weighted" ? new Weights(consumer.queues) : undefined;
+    const waiter: Waiter = { consumer, weights, pending: 0 };
+    this.#waiters.set(consumer, waiter);
+    const lines = consumer.queues.map(({ name }) => this.#lineOf(name));
+    for (const line of lines) line.waiters.add(waiter);
+    for (const line of lines) void this.#look(line);
+  }
+
+  /** From now on it gets nothing; what is on its way to it is given back. */
+  leave(consumer: Consumer): void {
+    const waiter = this.#waiters.get(consumer);
+    if (!waiter) return;
+    this.#waiters.delete(consumer);
+    for (const { name } of consumer.queues) {
+      const line = this.#lines.get(name);
+      line?.waiters.delete(waiter);
+      if (line?.waiters.size === 0) this.#drop(line);
+    }
+  }
+
+  /** This consumer can take more than before. */
+  wake(consumer: Consumer): void {
+    for (const { name } of consumer.queues) {
+      const line = this.#lines.get(name);
+      if (line?.state.kind === "resting") void this.#serve(line);
+    }
+  }
+
+  /** Somebody rang at this queue. Settles when its jobs, if there are any, have been handed out. */
+  async onRing(queue: string): Promise<void> {
+    const line = this.#lines.get(queue);
+    if (!line || (line.state.kind === "listening" && !this.#wanted(line))) {
+      if (line) this.#setState(line, { kind: "resting" });
+      await this.#options.ring(queue).catch(() => undefined);
+      return;
+    }
+    await this.#look(line);
+  }
+
+  /** No more reservations; settles when the last call in flight is answered. Safe to call twice. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    for (const line of this.#lines.values()) {
+      if (line.state.kind !== "serving") this.#setState(line, { kind: "resting" });
+    }
+    await Promise.all(this.#serving);
+  }
+
+  #lineOf(queue: string): Line {
+    let line = this.#lines.get(queue);
+    if (!line) {
+      line = { queue, waiters: new Set(), state: { kind: "resting" }, lookAgain: false, unanswered: undefined };
+      this.#lines.set(queue, line);
+    }
+    return line;
+  }
+
+  /** The one function that changes a line's state. */
+  #setState(line: Line, state: LineState): void {
+    if ("timer" in line.state) clearTimeout(line.state.timer);
+    if (line.state.kind === "listening") this.#options.doorbell.ignore(line.queue);
+    line.state = state;
+    if (state.kind === "listening") this.#options.doorbell.listen(line.queue);
+  }
+
+  /** A line that nobody stands in is forgotten, unless a call is still to be answered. */
+  #drop(line: Line): void {
+    if (line.state.kind === "serving" || line.unanswered) return;
+    this.#setState(line, { kind: "resting" });
+    this.#lines.delete(line.queue);
+  }
+
+  async #look(line: Line): Promise<void> {
+    if (line.state.kind === "serving" || line.state.kind === "failing") {
+      line.lookAgain = true;
+      return;
+    }
+    await this.#serve(line);
+  }
+
+  #serve(line: Line): Promise<void> {
+    if (this.#stopped) return Promise.resolve();
+    this.#setState(line, { kind: "serving" });
+    const served = this.#serveUntilEmpty(line)
+      .catch((error: unknown) => this.#retryLater(line, error))
+      .finally(() => this.#serving.delete(served));
+    this.#serving.add(served);
+    return served;
+  }
+
+  async #serveUntilEmpty(line: Line): Promise<void> {
+    for (;;) {
+      line.lookAgain = false;
+      const call = line.unanswered ?? (this.#stopped ? undefined : this.#compose(line));
+      if (!call) break;
+      line.unanswered = call;
+      const { reserve, brokerId } = this.#options;
+      const reservation = await reserve(line.queue, brokerId, call.number, call.claims);
+      line.unanswered = undefined;
+      this.#handOut(line, call, reservation);
+      if (!reservation.remaining && !line.lookAgain) {
+        this.#listen(line, reservation.nextDueMs);
+        return;
+      }
+    }
+    this.#setState(line, { kind: "resting" });
+    if (line.waiters.size === 0) this.#drop(line);
+  }
+
+  #retryLater(line: Line, error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error);
+    this.#options.log.warn("reserve failed, trying again", { queue: line.queue, error: message });
+    if (this.#stopped) {
+      this.#setState(line, { kind: "resting" });
+      return;
+    }
+    this.#setState(line, { kind: "failing", timer: setTimeout(() => void this.#serve(line), RETRY_MS) });
+  }
+
+  #listen(line: Line, nextDueMs: number | undefined): void {
+    if (line.waiters.size === 0 || this.#stopped) {
+      this.#setState(line, { kind: "resting" });
+      if (line.waiters.size === 0) this.#drop(line);
+      return;
+    }
+    // A timer may fire up to 1 ms early, and then Redis would find nothing due.
+    const waitMs = Math.min(
+      nextDueMs === undefined ? this.#options.fallbackMs : nextDueMs + 1,
+      this.#options.fallbackMs,
+    );
+    this.#setState(line, { kind: "listening", timer: setTimeout(() => void this.#serve(line), waitMs) });
+    this.#wakeRivals(line);
+  }
+
+  /** Queues that had to wait because this one had jobs may have their turn now. */
+  #wakeRivals(line: Line): void {
+    const rivals = new Set<string>();
+    for (const { consumer } of line.waiters) {
+      if (consumer.queues.length > 1) for (const { name } of consumer.queues) rivals.add(name);
+    }
+    for (const name of rivals) {
+      const rival = this.#lines.get(name);
+      if (rival && rival !== line && rival.state.kind === "resting" && this.#wanted(rival)) void this.#serve(rival);
+    }
+  }
+
+  #wanted(line: Line): boolean {
+    for (const waiter of line.waiters) if (this.#room(line, waiter) > 0) return true;
+    return false;
+  }
+
+  #compose(line: Line): ReserveCall | undefined {
+    const claims = [];
+    const waiters = [];
+    let left = MAX_CLAIMED;
+    for (const waiter of line.waiters) {
+      const count = Math.min(this.#room(line, waiter), left);
+      if (count <= 0) continue;
+      const { leaseMs, workerId } = waiter.consumer;
+      claims.push({ count, leaseMs, workerId });
+      waiters.push(waiter);
+      waiter.pending += count;
+      left -= count;
+      if (left === 0) break;
+    }
+    return claims.length === 0 ? undefined : { number: this.#nextCall++, claims, waiters };
+  }
+
+  /** How many jobs of this line's queue this consumer may be given now. */
+  #room(line: Line, { consumer, weights, pending }: Waiter): number {
+    const capacity = consumer.capacity() - pending;
+    if (capacity <= 0 || consumer.queues.length === 1) return capacity;
+    const hasJobs = (queue: string) => this.#lines.get(queue)?.state.kind !== "listening";
+    if (!weights) {
+      for (const { name } of consumer.queues) {
+        if (name === line.queue) return capacity;
+        if (hasJobs(name)) return 0;
+      }
+    }
+    const rivals = consumer.queues.map(({ name }) => name).filter((name) => name !== line.queue && hasJobs(name));
+    return Math.min(capacity, weights?.allowance(line.queue, rivals) ?? capacity);
+  }
+
+  #handOut(line: Line, call: ReserveCall, reservation: Reservation): void {
+    for (const [i, waiter] of call.waiters.entries()) {
+      const { consumer, weights } = waiter;
+      const jobs = reservation.jobs[i] ?? [];
+      const claimed = call.claims[i]?.count ?? 0;
+      waiter.pending -= claimed;
+      if (this.#waiters.get(consumer) !== waiter || this.#stopped) {
+        if (jobs.length > 0) this.#options.giveBack(jobs);
+        continue;
+      }
+      if (jobs.length > 0) this.#deliver(line, waiter, jobs);
+      weights?.took(line.queue, jobs.length);
+      if (jobs.length < claimed && !reservation.remaining) {
+        weights?.foundEmpty(line.queue);
+        consumer.missed(line.queue);
+      }
+      if (weights && jobs.length > 0) this.wake(consumer);
+    }
+  }
+
+  #deliver(line: Line, waiter: Waiter, jobs: readonly LeasedJob[]): void {
+    if (line.waiters.delete(waiter)) line.waiters.add(waiter);
+    waiter.consumer.deliver(jobs);
+  }
+}

@@ -1,0 +1,78 @@
+/** `baton serve`: runs a broker until it is told to stop. */
+import { createLogger } from "../log.ts";
+import { helpText, readSettings, SettingsError } from "../settings.ts";
+import { type Command, type Io, print } from "./command.ts";
+import { UsageError } from "./options.ts";
+
+/** What draining may take beyond its grace: the streams are closed by then, and only files and sockets are left. */
+const STOP_LIMIT_MS = 5_000;
+
+const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+
+type Signal = keyof typeof EXIT_CODES;
+
+export const serve: Command = {
+  name: "serve",
+  usage: "[settings]",
+  summary: "Runs a broker, with a Redis of its own unless --redis-url names one.",
+  help() {
+    const notes = [
+      "Each setting has a flag and a variable; the flag wins. SIGTERM or SIGINT lets workers finish for up to",
+      "--drain-grace, then exits with 0; a second one ends the broker at once.",
+    ];
+    return [`baton serve ${this.usage}`, this.summary, `Settings:\n${helpText()}`, notes.join("\n")].join("\n\n");
+  },
+  async run(argv, io) {
+    const settings = settingsFrom(argv, io.env);
+    const log = createLogger({ format: settings.logFormat, stream: io.stderr });
+    const signals = listenForSignals();
+    try {
+      // Loaded here, so that the other commands start without the broker's libraries.
+      const { startServer } = await import("../server.ts");
+      const server = await startServer(settings, log);
+      print(io, `baton ready: grpc ${server.grpcAddress}`);
+      const asked = await Promise.race([signals.first, server.closed]);
+      if (asked === undefined) throw new Error("the broker has stopped by itself");
+      log.info("draining", { signal: asked, graceMs: settings.drainGraceMs });
+      const guard = setTimeout(() => {
+        log.error("the broker did not stop in time");
+        process.exit(1);
+      }, settings.drainGraceMs + STOP_LIMIT_MS);
+      await server.drain();
+      clearTimeout(guard);
+      log.info("stopped");
+      return 0;
+    } finally {
+      signals.stop();
+    }
+  },
+};
+
+function settingsFrom(argv: readonly string[], env: Io["env"]) {
+  try {
+    return readSettings(argv, env);
+  } catch (error) {
+    if (error instanceof SettingsError) throw new UsageError(error.message);
+    throw error;
+  }
+}
+
+/** The first signal is a wish to stop, which also waits for a start that is under way; the second ends the process. */
+function listenForSignals(): { readonly first: Promise<Signal>; stop(): void } {
+  const { promise, resolve } = Promise.withResolvers<Signal>();
+  let asked = false;
+  const onSignal = (signal: Signal) => {
+    if (asked) process.exit(EXIT_CODES[signal]);
+    asked = true;
+    resolve(signal);
+  };
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
+  return {
+    first: promise,
+    stop: () => {
+      process.off("SIGINT", onSignal);
+      process.off("SIGTERM", onSignal);
+    },
+  };
+}

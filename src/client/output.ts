@@ -1,0 +1,220 @@
+/**
+ * What the client answers with: Dates, numbers and names in place of the contract's messages. `toJSON` gives the
+ * contract's own JSON, so that JSON.stringify of an answer is what other languages and grpcurl show.
+ */
+import { type DescMessage, type JsonValue, type MessageShape, toJson } from "@bufbuild/protobuf";
+import { durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import {
+  type JobError,
+  type Job as JobMessage,
+  JobSchema,
+  JobState,
+  type ReservedJob as ReservedJobMessage,
+  ReservedJobSchema,
+} from "../../gen/baton/v1/job_pb.js";
+import {
+  type DeleteResponse,
+  DeleteResponseSchema,
+  type PutResponse,
+  PutResponseSchema,
+  type ReleaseResponse,
+  ReleaseResponseSchema,
+  RevokedReason,
+  type SubscribeResponse,
+} from "../../gen/baton/v1/job_service_pb.js";
+import type { BatonClientError } from "./error.ts";
+import { JobPayload } from "./payload.ts";
+
+/** Where a job is in its life; UNSPECIFIED only for a job that is not there. */
+export type JobStateName = keyof typeof JobState;
+
+/** Can be turned into the JSON of the contract, as JSON.stringify does by itself. */
+export type Jsonable = { toJSON(): JsonValue };
+
+/** What became of a put. */
+export type PutResult = Jsonable & {
+  readonly jobId: string;
+  /** False when `onConflict: "KEEP"` found a job with this id. */
+  readonly created: boolean;
+  readonly state: JobStateName;
+};
+
+/** What became of a release. */
+export type ReleaseResult = Jsonable & {
+  readonly state: JobStateName;
+  /** When the job becomes READY, where its state is RETRYING or SCHEDULED. */
+  readonly runAt: Date | undefined;
+};
+
+/** What became of a delete. */
+export type DeleteResult = Jsonable & {
+  /** False when there was no such job. */
+  readonly deleted: boolean;
+  readonly previousState: JobStateName;
+};
+
+/** One item of a batch's answer: what the single call would have given, or the error it would have thrown. */
+export type BatchResult<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: BatonClientError };
+
+/** A job as its worker gets it. */
+export type ReservedJob = Jsonable & {
+  readonly queue: string;
+  readonly id: string;
+  readonly payload: JobPayload;
+  readonly headers: Readonly<Record<string, string>>;
+  /** 0 to 9, higher first. */
+  readonly priority: number;
+  readonly putAt: Date;
+  /** The right to run the job: opaque, for release and extend. */
+  readonly leaseToken: string;
+  /** By the clock of the broker's Redis. */
+  readonly leaseExpiresAt: Date;
+  /** How often the job has been handed to a worker, this time included. */
+  readonly attempt: number;
+  /** How many attempts have failed so far. */
+  readonly failures: number;
+};
+
+/** All that is known of a job. */
+export type Job = Jsonable & {
+  readonly queue: string;
+  readonly id: string;
+  readonly payload: JobPayload;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly priority: number;
+  readonly putAt: Date | undefined;
+  readonly state: JobStateName;
+  /** SCHEDULED and RETRYING only: when it becomes READY. */
+  readonly runAt: Date | undefined;
+  /** RESERVED only. */
+  readonly leaseExpiresAt: Date | undefined;
+  readonly attempt: number;
+  readonly failures: number;
+  /** Who has it, or had it last; empty: nobody so far. */
+  readonly workerId: string;
+  readonly reservedAt: Date | undefined;
+  /** COMPLETED and FAILED only. */
+  readonly finishedAt: Date | undefined;
+  /** COMPLETED only: until when it is kept. */
+  readonly retainedUntil: Date | undefined;
+  /** COMPLETED only: what the worker answered. */
+  readonly result: JobPayload | undefined;
+  /** The last failure, if there was one and the job is not COMPLETED. */
+  readonly error: Pick<JobError, "message" | "type" | "permanent"> | undefined;
+};
+
+/** Why a lease ended without a release. */
+export type RevokedReasonName = keyof typeof RevokedReason;
+
+/** What a subscription says. */
+export type SubscribeEvent =
+  | {
+      readonly type: "started";
+      readonly workerId: string;
+      readonly leaseMs: number;
+      readonly disconnectGraceMs: number;
+    }
+  | { readonly type: "jobs"; readonly jobs: readonly ReservedJob[] }
+  | { readonly type: "revoked"; readonly leaseTokens: readonly string[]; readonly reason: RevokedReasonName }
+  | { readonly type: "keepalive" }
+  /** The broker shuts down; it ends the stream after `graceMs` at the latest. */
+  | { readonly type: "draining"; readonly graceMs: number };
+
+export function fromPutResponse(message: PutResponse): PutResult {
+  const { jobId, created, state } = message;
+  return { jobId, created, state: stateName(state), ...jsonOf(PutResponseSchema, message) };
+}
+
+export function fromReleaseResponse(message: ReleaseResponse): ReleaseResult {
+  return { state: stateName(message.state), runAt: date(message.runAt), ...jsonOf(ReleaseResponseSchema, message) };
+}
+
+export function fromDeleteResponse(message: DeleteResponse): DeleteResult {
+  const { deleted, previousState } = message;
+  return { deleted, previousState: stateName(previousState), ...jsonOf(DeleteResponseSchema, message) };
+}
+
+export function fromReservedJob(message: ReservedJobMessage): ReservedJob {
+  return {
+    queue: message.queue,
+    id: message.id,
+    payload: new JobPayload(message.payload),
+    headers: message.headers,
+    priority: message.priority,
+    putAt: date(message.putAt) ?? new Date(0),
+    leaseToken: message.leaseToken,
+    leaseExpiresAt: date(message.leaseExpiresAt) ?? new Date(0),
+    attempt: message.attempt,
+    failures: message.failures,
+    ...jsonOf(ReservedJobSchema, message),
+  };
+}
+
+export function fromJob(message: JobMessage): Job {
+  const { error } = message;
+  return {
+    queue: message.queue,
+    id: message.id,
+    payload: new JobPayload(message.payload),
+    headers: message.headers,
+    priority: message.priority,
+    putAt: date(message.putAt),
+    state: stateName(message.state),
+    runAt: date(message.runAt),
+    leaseExpiresAt: date(message.leaseExpiresAt),
+    attempt: message.attempt,
+    failures: message.failures,
+    workerId: message.workerId,
+    reservedAt: date(message.reservedAt),
+    finishedAt: date(message.finishedAt),
+    retainedUntil: date(message.retainedUntil),
+    result: message.result === undefined ? undefined : new JobPayload(message.result),
+    error: error === undefined ? undefined : { message: error.message, type: error.type, permanent: error.permanent },
+    ...jsonOf(JobSchema, message),
+  };
+}
+
+/** Undefined for an event that a newer broker sends and this client does not know: it may be ignored. */
+export function fromSubscribeResponse({ event }: SubscribeResponse): SubscribeEvent | undefined {
+  switch (event.case) {
+    case "started": {
+      const { workerId, leaseDuration, disconnectGrace } = event.value;
+      const leaseMs = leaseDuration === undefined ? 30_000 : durationMs(leaseDuration);
+      return {
+        type: "started",
+        workerId,
+        leaseMs,
+        disconnectGraceMs: disconnectGrace ? durationMs(disconnectGrace) : 0,
+      };
+    }
+    case "jobs":
+      return { type: "jobs", jobs: event.value.jobs.map(fromReservedJob) };
+    case "revoked":
+      return {
+        type: "revoked",
+        leaseTokens: event.value.leaseTokens,
+        reason: (RevokedReason[event.value.reason] as RevokedReasonName | undefined) ?? "UNSPECIFIED",
+      };
+    case "keepalive":
+      return { type: "keepalive" };
+    case "draining":
+      return { type: "draining", graceMs: event.value.grace ? durationMs(event.value.grace) : 0 };
+    case undefined:
+      return undefined;
+  }
+}
+
+export function date(timestamp: Timestamp | undefined): Date | undefined {
+  return timestamp === undefined ? undefined : timestampDate(timestamp);
+}
+
+/** A state that a newer broker knows and this client does not is UNSPECIFIED here; toJSON has its number. */
+function stateName(state: JobState): JobStateName {
+  return (JobState[state] as JobStateName | undefined) ?? "UNSPECIFIED";
+}
+
+function jsonOf<D extends DescMessage>(schema: D, message: MessageShape<D>): Jsonable {
+  return { toJSON: () => toJson(schema, message, { alwaysEmitImplicit: true }) };
+}

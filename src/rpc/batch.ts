@@ -1,0 +1,45 @@
+/** The answers of a batch: each item has its own, and what is wrong with one does not hinder the others. */
+import type { Status } from "../../gen/google/rpc/status_pb.js";
+import type { Settled } from "../broker/jobs.ts";
+import { BatonError } from "../model/errors.ts";
+import { statusOf } from "./status.ts";
+
+/** Converts and checks each item by itself. */
+export function settleEach<T, R>(items: readonly T[], convert: (item: T, index: number) => R): Settled<R>[] {
+  return items.map((item, index) => {
+    try {
+      return { ok: convert(item, index) };
+    } catch (error) {
+      return { error };
+    }
+  });
+}
+
+/** Runs `work` on the good items only, and puts its answers in their places. */
+export async function settleGood<T, R>(
+  items: readonly Settled<T>[],
+  work: (good: readonly T[]) => Promise<Settled<R>[]>,
+): Promise<Settled<R>[]> {
+  const good = items.flatMap((item) => ("ok" in item ? [item.ok] : []));
+  const answers = good.length === 0 ? [] : await work(good);
+  throwIfAllUnavailable(answers);
+  let next = 0;
+  return items.map((item) => ("ok" in item ? (answers[next++] as Settled<R>) : item));
+}
+
+/** When nothing could be done, the call as a whole failed, so that a client's retry policy sees it. */
+function throwIfAllUnavailable(answers: readonly Settled<unknown>[]): void {
+  const [first] = answers;
+  if (!first || !answers.every(isUnavailable)) return;
+  throw (first as { error: unknown }).error;
+}
+
+function isUnavailable(answer: Settled<unknown>): boolean {
+  return "error" in answer && answer.error instanceof BatonError && answer.error.code === "UNAVAILABLE";
+}
+
+/** An item's error as it stands in the results. What no caller can act upon fails the whole call, and is logged there. */
+export function itemStatus(error: unknown): Status {
+  if (error instanceof BatonError) return statusOf(error);
+  throw error;
+}

@@ -1,0 +1,27 @@
+/** The queues that a worker names, in Reserve and Subscribe. */
+import { QueuePolicy as QueuePolicyMessage, type QueueSelector } from "../../gen/baton/v1/job_service_pb.js";
+import type { QueuePolicy, QueueShare } from "../broker/consumer.ts";
+import type { Checks } from "./checks.ts";
+
+const MAX_WEIGHT = 1_000;
+
+const POLICIES: ReadonlyMap<number, QueuePolicy> = new Map([
+  [QueuePolicyMessage.UNSPECIFIED, "strict"],
+  [QueuePolicyMessage.STRICT, "strict"],
+  [QueuePolicyMessage.WEIGHTED, "weighted"],
+]);
+
+export function checkQueues(checks: Checks, queues: readonly QueueSelector[], maxQueues: number): QueueShare[] {
+  checks.count("queues", queues.length, maxQueues);
+  const seen = new Set<string>();
+  return queues.slice(0, maxQueues).map(({ name, weight }, i) => {
+    checks.queue(`queues[${i}].name`, name);
+    if (seen.has(name)) checks.refuse(`queues[${i}].name`, `must be named once, and ${name} stands above already`);
+    seen.add(name);
+    return { name, weight: checks.integer(`queues[${i}].weight`, weight, 0, MAX_WEIGHT) || 1 };
+  });
+}
+
+export function checkPolicy(checks: Checks, policy: number): QueuePolicy {
+  return checks.choice("policy", policy, POLICIES, "STRICT, WEIGHTED");
+}

@@ -1,0 +1,83 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import {
+  RevokedReason,
+  type SubscribeRequest,
+  type SubscribeResponse,
+  SubscribeResponseSchema,
+} from "../../gen/baton/v1/job_service_pb.js";
+import type { Broker } from "../broker/broker.ts";
+import type { SubscriptionEvent } from "../broker/subscription.ts";
+import { DEFAULT_LEASE_MS } from "../model/job.ts";
+import { encodeLeaseToken } from "../model/lease-token.ts";
+import { Checks, LONGEST_LEASE_MS } from "./checks.ts";
+import type { CallContext } from "./handler.ts";
+import type { Limits } from "./limits.ts";
+import { checkPolicy, checkQueues } from "./queues.ts";
+import { reservedJob } from "./reserved-job.ts";
+
+/** Renewals need time to arrive. */
+const SHORTEST_HELD_LEASE_MS = 1_000;
+const DEFAULT_GRACE_MS = 2_000;
+const LONGEST_GRACE_MS = 3_600_000;
+
+const REASONS = {
+  DELETED: RevokedReason.DELETED,
+  EXPIRED: RevokedReason.EXPIRED,
+  RUN_TIMEOUT: RevokedReason.RUN_TIMEOUT,
+} as const;
+
+export async function* subscribe(
+  broker: Broker,
+  namespace: string,
+  limits: Limits,
+  request: SubscribeRequest,
+  context: CallContext,
+): AsyncGenerator<SubscribeResponse> {
+  const checks = new Checks();
+  const { leaseDuration, disconnectGrace } = request;
+  const options = {
+    queues: checkQueues(checks, request.queues, limits.maxQueues),
+    policy: checkPolicy(checks, request.policy),
+    maxOutstanding: checks.integer("max_outstanding", request.maxOutstanding, 0, limits.maxOutstanding) || 1,
+    leaseMs:
+      checks.duration("lease_duration", leaseDuration, SHORTEST_HELD_LEASE_MS, LONGEST_LEASE_MS) ?? DEFAULT_LEASE_MS,
+    workerId: checks.name("worker_id", request.workerId) || context.peer,
+    graceMs: checks.duration("disconnect_grace", disconnectGrace, 0, LONGEST_GRACE_MS) ?? DEFAULT_GRACE_MS,
+  };
+  checks.done();
+  const subscription = broker.subscribe(options);
+  // A reader that waits for the next event does not see its caller go; the subscription must not outlive it.
+  const onAbort = () => subscription.close();
+  context.signal.addEventListener("abort", onAbort, { once: true });
+  if (context.signal.aborted) onAbort();
+  try {
+    for await (const event of subscription) {
+      yield create(SubscribeResponseSchema, { event: eventMessage(namespace, event) });
+    }
+  } finally {
+    context.signal.removeEventListener("abort", onAbort);
+  }
+}
+
+type EventInit = NonNullable<MessageInitShape<typeof SubscribeResponseSchema>["event"]>;
+
+function eventMessage(namespace: string, event: SubscriptionEvent): EventInit {
+  switch (event.kind) {
+    case "started": {
+      const { workerId, leaseMs, graceMs } = event;
+      const value = { workerId, leaseDuration: durationFromMs(leaseMs), disconnectGrace: durationFromMs(graceMs) };
+      return { case: "started", value };
+    }
+    case "jobs":
+      return { case: "jobs", value: { jobs: event.jobs.map((job) => reservedJob(namespace, job)) } };
+    case "revoked": {
+      const value = { leaseTokens: [encodeLeaseToken(namespace, event.lease)], reason: REASONS[event.reason] };
+      return { case: "revoked", value };
+    }
+    case "keepalive":
+      return { case: "keepalive", value: {} };
+    case "draining":
+      return { case: "draining", value: { grace: durationFromMs(event.graceMs) } };
+  }
+}

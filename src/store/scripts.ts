@@ -1,0 +1,40 @@
+/**
+ * Reads the Lua scripts and resolves their includes: a line `-- @include name` stands for lua/lib/name.lua, once in a
+ * script, before what includes it. Redis knows a script by the SHA-1 of the whole text.
+ */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+
+export type Script = { readonly name: string; readonly source: string; readonly sha: string };
+
+const LUA_FOLDER = new URL("../../lua/", import.meta.url);
+const INCLUDE = /^-- @include (\w+)$/gm;
+
+export const SCRIPT_NAMES = ["put", "reserve", "release", "extend", "delete", "get", "sweep"] as const;
+
+export type ScriptName = (typeof SCRIPT_NAMES)[number];
+
+export function loadScripts(folder: URL = LUA_FOLDER): Readonly<Record<ScriptName, Script>> {
+  return Object.fromEntries(SCRIPT_NAMES.map((name) => [name, loadScript(name, folder)])) as Record<ScriptName, Script>;
+}
+
+export function loadScript(name: string, folder: URL = LUA_FOLDER): Script {
+  const text = readFileSync(new URL(`${name}.lua`, folder), "utf8");
+  const firstLine = text.slice(0, text.indexOf("\n") + 1);
+  if (!firstLine.startsWith("#!lua")) throw new Error(`lua/${name}.lua must start with #!lua`);
+  // The shebang must stay the first line; the included files come between it and the script.
+  const included = new Map<string, string>();
+  include(text, folder, included, [name]);
+  const source = firstLine + [...included.values(), text.slice(firstLine.length)].join("\n");
+  return { name, source, sha: createHash("sha1").update(source).digest("hex") };
+}
+
+function include(text: string, folder: URL, included: Map<string, string>, path: readonly string[]): void {
+  for (const [, name = ""] of text.matchAll(INCLUDE)) {
+    if (path.includes(name)) throw new Error(`lua: ${[...path, name].join(" includes ")}`);
+    if (included.has(name)) continue;
+    const library = readFileSync(new URL(`lib/${name}.lua`, folder), "utf8");
+    include(library, folder, included, [...path, name]);
+    included.set(name, library);
+  }
+}
