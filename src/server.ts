@@ -3,8 +3,6 @@
  * and stops them in the opposite one.
  */
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
-import type { Redis } from "ioredis";
 import { Broker } from "./broker/broker.ts";
 import { HealthWatch } from "./broker/health-watch.ts";
 import type { Logger } from "./model/log.ts";
@@ -15,6 +13,7 @@ import {
   connectCommands,
   connectDoorbell,
   connectSubscriber,
+  disconnect,
   type RedisAddress,
   waitUntilReady,
 } from "./store/connection.ts";
@@ -148,11 +147,4 @@ async function redisAddress(settings: Settings, log: Logger, started: Stack): Pr
   const embedded: EmbeddedRedis = await startEmbeddedRedis({ dataDir, appendfsync, log, install: true });
   started.add(() => embedded.stop());
   return { socketPath: embedded.socketPath };
-}
-
-async function disconnect(redis: Redis): Promise<void> {
-  if (redis.status === "end") return;
-  const ended = once(redis, "end");
-  redis.disconnect();
-  await ended;
 }

@@ -82,7 +82,7 @@ const TABLE = {
   ),
   sweepIntervalMs: setting(
     duration(100, MINUTE),
-    SECOND,
+    2 * SECOND,
     "How often a broker looks for what is due in queues without workers, at the latest.",
   ),
   redisTimeoutMs: setting(duration(100, 10 * MINUTE), 5 * SECOND, "How long a command of Redis may take."),

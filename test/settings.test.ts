@@ -37,7 +37,7 @@ describe("readSettings()", () => {
       deadLetterAgeMs: 180 * 86_400_000,
       keepaliveIntervalMs: 20_000,
       fallbackIntervalMs: 1_000,
-      sweepIntervalMs: 1_000,
+      sweepIntervalMs: 2_000,
       redisTimeoutMs: 5_000,
       redisConnectTimeoutMs: 10_000,
       logFormat: "text",

@@ -18,4 +18,6 @@ export type Consumer = {
   deliver(jobs: readonly LeasedJob[]): void;
   /** The queue was looked into for this consumer, and had less than it can take. */
   missed(queue: string): void;
+  /** Redis could not be asked. The hub asks again; who does not want to wait for that leaves. */
+  failed(error: unknown): void;
 };

@@ -168,6 +168,7 @@ export class Hub {
   #retryLater(line: Line, error: unknown): void {
     const message = error instanceof Error ? error.message : String(error);
     this.#options.log.warn("reserve failed, trying again", { queue: line.queue, error: message });
+    for (const { consumer } of [...line.waiters]) consumer.failed(error);
     if (this.#stopped) {
       this.#setState(line, { kind: "resting" });
       return;

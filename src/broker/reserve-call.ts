@@ -22,10 +22,15 @@ class ReserveCall implements Consumer {
   readonly #maxJobs: number;
   readonly #notLookedInto: Set<string>;
   readonly #onAnswer: (jobs: readonly LeasedJob[]) => void;
+  readonly #onFailure: (error: unknown) => void;
   readonly #answersEmpty: boolean;
   #answered = false;
 
-  constructor(options: ReserveOptions, onAnswer: (jobs: readonly LeasedJob[]) => void) {
+  constructor(
+    options: ReserveOptions,
+    onAnswer: (jobs: readonly LeasedJob[]) => void,
+    onFailure: (error: unknown) => void,
+  ) {
     this.queues = options.queues;
     this.policy = options.policy;
     this.workerId = options.workerId;
@@ -34,6 +39,7 @@ class ReserveCall implements Consumer {
     this.#answersEmpty = options.waitMs === 0;
     this.#notLookedInto = new Set(options.queues.map(({ name }) => name));
     this.#onAnswer = onAnswer;
+    this.#onFailure = onFailure;
   }
 
   capacity(): number {
@@ -48,6 +54,11 @@ class ReserveCall implements Consumer {
   missed(queue: string): void {
     this.#notLookedInto.delete(queue);
     if (this.#answersEmpty && this.#notLookedInto.size === 0) this.deliver([]);
+  }
+
+  failed(error: unknown): void {
+    this.#answered = true;
+    this.#onFailure(error);
   }
 }
 
@@ -64,7 +75,7 @@ export class ReserveCalls {
   async reserve(options: ReserveOptions, signal: AbortSignal): Promise<readonly LeasedJob[]> {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<readonly LeasedJob[]>();
-    const call = new ReserveCall(options, resolve);
+    const call = new ReserveCall(options, resolve, reject);
     const onAbort = () => reject(signal.reason);
     const timer = options.waitMs > 0 ? setTimeout(() => resolve([]), options.waitMs) : undefined;
     signal.addEventListener("abort", onAbort, { once: true });

@@ -89,6 +89,8 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
 
   missed(): void {}
 
+  failed(): void {}
+
   onLeaseEnd(lease: Lease, reason: LeaseEnd): void {
     if (!this.#outstanding.delete(keyOf(lease))) return;
     if (reason !== "RELEASED") this.#push({ kind: "revoked", lease, reason });

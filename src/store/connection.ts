@@ -105,3 +105,12 @@ async function readiness(redis: Redis): Promise<void> {
   redis.connect().catch(() => undefined);
   await ready;
 }
+
+/** Ends a connection, and settles when it has ended. */
+export async function disconnect(redis: Redis): Promise<void> {
+  // Between two attempts to connect there is nothing that could end, and ioredis says nothing.
+  const isConnected = redis.status !== "end" && redis.status !== "reconnecting";
+  const ended = isConnected && new Promise((resolve) => redis.once("end", resolve));
+  redis.disconnect();
+  await ended;
+}

@@ -28,9 +28,7 @@ export class LeaseEnds {
     this.#log = log;
     redis.on("message", (channel: string, text: string) => {
       const queue = this.#channels.get(channel)?.queue;
-      if (queue === undefined) return;
-      const { id, fence, reason } = JSON.parse(text) as { id: string; fence: string; reason: LeaseEnd };
-      onEnd({ queue, id, fence: Number(fence), reason });
+      if (queue !== undefined) this.#read(queue, text, onEnd);
     });
   }
 
@@ -54,6 +52,16 @@ export class LeaseEnds {
     if (entry.followers > 0) return;
     this.#channels.delete(channel);
     this.#redis.unsubscribe(channel).catch((error: Error) => this.#complain(error));
+  }
+
+  /** Anybody may publish on a channel: what is not ours must not end the broker. */
+  #read(queue: string, text: string, onEnd: (lease: EndedLease) => void): void {
+    try {
+      const { id, fence, reason } = JSON.parse(text) as { id: string; fence: string; reason: LeaseEnd };
+      onEnd({ queue, id, fence: Number(fence), reason });
+    } catch (error) {
+      this.#complain(error as Error);
+    }
   }
 
   #channel(queue: string): string {

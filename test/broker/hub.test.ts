@@ -231,6 +231,21 @@ describe("the hub", () => {
     expect(job).toMatchObject({ id: "a", attempt: 1 });
   });
 
+  it("tells a caller when Redis is away, and hands its streams jobs again when it is back", async () => {
+    const stream = await subscribe();
+    await redis.kill();
+    try {
+      await expect(client.reserve({ queues: [queue], waitMs: 5_000 })).rejects.toMatchObject({
+        code: "UNAVAILABLE",
+        reason: "STORE_UNAVAILABLE",
+      });
+    } finally {
+      await redis.restart();
+    }
+    await until(() => client.put({ queue, id: "after" }), { what: "Redis to be back", withinMs: 10_000 });
+    await until(() => stream.jobs.length === 1, { what: "the job", withinMs: 5_000 });
+  });
+
   it("serves a lower queue only when the higher one is empty (strict)", async () => {
     const low = `${queue}-low`;
     await client.putMany(Array.from({ length: 30 }, (_, i) => ({ queue: low, id: `low-${i}` })));
