@@ -6,7 +6,7 @@
 -- KEYS     all parts of the queue
 -- ARGV     5 lease in ms (0: it ends now), then for each lease: id, fence
 -- Returns  1 how long until the next job is due or the next lease ends (ms, -1: nothing), then for each lease its end (ms), 0 when
---          it is lost
+--          it is lost, 1 when it is lost because the job's run_timeout was over
 -- Publishes  nothing
 -- Twice    the second time counts from its own now
 local lease = tonumber(ARGV[FIRST])
@@ -21,13 +21,14 @@ local answer = { -1 }
 for n, id in ipairs(ids) do
   local job, fence = jobs[id], tonumber(ARGV[FIRST + 2 + (n - 1) * STRIDE])
   local ends = 0
-  if job and job[F_FENCE] == fence and job[F_STATE] == RESERVED and job[F_AT] > NOW then
-    local run_timeout = policy_of(job, P_RUN_TIMEOUT)
-    ends = NOW + lease
-    if run_timeout then
-      ends = math.min(ends, job[F_RESERVED_AT] + run_timeout)
+  if job and job[F_FENCE] == fence then
+    local run_ends = run_ends_at(job)
+    if job[F_STATE] == RESERVED and job[F_AT] > NOW then
+      ends = math.min(NOW + lease, run_ends or math.huge)
+      move(id, RESERVED, ends, 'extend')
+    elseif run_ends and NOW >= run_ends and job[F_RELEASED] == 0 then
+      ends = 1
     end
-    move(id, RESERVED, ends, 'extend')
   end
   answer[#answer + 1] = ends
 end

@@ -6,10 +6,11 @@
 -- ARGV     5 nonce of this put (an integer; job i gets nonce + i)
 --          then for each job: id, spec, options: '' or JSON {priority, delay | run_at (ms), conflict: "keep" | "replace",
 --          policy: as F_POLICY}
--- Returns  for each job two integers: 1 created, 0 kept, -1 conflict; and the state of the job with that id
+-- Returns  2 bytes for each job: 2 created, 1 kept, 0 conflict; and the state of the job with that id
 -- Publishes  nothing; rings when a job is READY, or due before all others
 -- Twice    a job made by the same put (nonce) is answered as created, and not made again
 local STRIDE = 3
+local PLAIN = {}
 local nonce = tonumber(ARGV[FIRST])
 local ids = {}
 for i = FIRST + 1, #ARGV, STRIDE do
@@ -45,7 +46,7 @@ end
 local answer = {}
 for n, id in ipairs(ids) do
   local at = FIRST + 1 + (n - 1) * STRIDE
-  local options = ARGV[at + 2] ~= '' and cjson.decode(ARGV[at + 2]) or {}
+  local options = ARGV[at + 2] ~= '' and cjson.decode(ARGV[at + 2]) or PLAIN
   local existing = jobs[id]
   local verdict = 1
   if existing and existing[F_NONCE] ~= nonce + n then
@@ -56,22 +57,26 @@ for n, id in ipairs(ids) do
     local state = due > NOW and SCHEDULED or READY
     create(id, {
       state,
+      options.priority or 0,
+      0,
       0,
       tick('order', NOW),
-      options.priority or 0,
       state == SCHEDULED and due or 0,
-      0,
       0,
       NOW,
       nonce + n,
-      options.policy or false,
+      0,
+      0,
+      0,
+      0,
+      '',
+      options.policy and cmsgpack.pack(options.policy) or '',
     }, ARGV[at + 1])
   end
-  answer[#answer + 1] = verdict
-  answer[#answer + 1] = jobs[id][F_STATE]
+  answer[n] = string.char(verdict + 1, jobs[id][F_STATE])
 end
 
 if commit() or woken then
   ring()
 end
-return answer
+return table.concat(answer)

@@ -8,7 +8,8 @@
 --          got the answer to the one before
 --          then for each claim: how many jobs, lease in ms (0: as the job says), worker id
 -- Returns  1 jobs remain in READY (1) or not (0), 2 how long until the next job is due or the next lease ends (ms, -1: nothing),
---          then for each job: claim (1 for the first), id, spec, attempt, failures, fence, lease end (ms), put at (ms)
+--          3 for each job 27 bytes: claim (2; 1 for the first), attempt (4), failures (2), fence (7), lease end (6, ms),
+--          put at (6, ms); then for each job: id, spec
 -- Publishes  completion events of jobs that expired, ends of leases; rings while jobs remain
 -- Twice    a call of the same number gets the same jobs again, as far as their leases still run
 local caller, number = ARGV[FIRST], ARGV[FIRST + 1]
@@ -20,7 +21,7 @@ local MAX_BYTES = 3.5 * 1024 * 1024
 
 local taken = {} -- {claim, id, spec} in the order of handing out
 
-local last = redis.call('HGET', META, LAST_CALL)
+local last = call('HGET', META, LAST_CALL)
 last = last and cmsgpack.unpack(last)
 if last and last[1] == number then
   local ids = {}
@@ -31,7 +32,7 @@ if last and last[1] == number then
   for i = 3, #last, 3 do
     local job = jobs[last[i + 1]]
     if job and job[F_STATE] == RESERVED and job[F_FENCE] == last[i + 2] and job[F_AT] > NOW then
-      taken[#taken + 1] = { last[i], last[i + 1], redis.call('HGET', SPEC, last[i + 1]) }
+      taken[#taken + 1] = { last[i], last[i + 1], call('HGET', SPEC, last[i + 1]) }
     end
   end
 else
@@ -54,7 +55,7 @@ else
   for i = FIRST + 2, #ARGV, STRIDE do
     wanted = wanted + tonumber(ARGV[i])
   end
-  local ids = wanted > 0 and redis.call('ZRANGE', READY_SET, 0, wanted - 1) or {}
+  local ids = wanted > 0 and call('ZRANGE', READY_SET, 0, wanted - 1) or {}
   load(ids)
   local specs_read, bytes = #ids > 0 and get_many(SPEC, ids) or {}, 0
   for i, id in ipairs(ids) do
@@ -64,7 +65,7 @@ else
       break
     end
     local expires_in = job[F_ATTEMPT] == 0 and policy_of(job, P_EXPIRES_IN)
-    if expires_in and NOW >= math.max(job[F_PUT_AT], job[F_AT]) + expires_in then
+    if expires_in and NOW >= time_of(job[F_ORDER]) + expires_in then
       local detail = string.format(ERROR_DETAIL, 'JOB_EXPIRED', 'no worker was free before expires_in had passed')
       bury(id, job, REASON_JOB_EXPIRED, 'lapse', detail)
     else
@@ -75,7 +76,6 @@ else
       job[F_WORKER] = worker
       job[F_RESERVED_AT] = NOW
       job[F_RELEASED] = 0
-      job[F_REASON] = 0
       job[F_FINISHED_AT] = 0
       move(id, RESERVED, NOW + (run_timeout and math.min(ms, run_timeout) or ms), 'reserve')
       taken[#taken + 1] = { claim, id, specs_read[i] }
@@ -90,25 +90,23 @@ else
   end
   commit()
   if #ids > 0 then
-    redis.call('HSET', META, LAST_CALL, cmsgpack.pack(record))
+    call('HSET', META, LAST_CALL, cmsgpack.pack(record))
   end
 end
 
-local remain = redis.call('ZCARD', READY_SET) > 0
+local remain = call('ZCARD', READY_SET) > 0
 if remain then
   ring()
 end
 
-local answer = { remain and 1 or 0, next_due() }
-for _, entry in ipairs(taken) do
+local answer, n = { remain and 1 or 0, next_due(), '' }, 3
+local numbers = {}
+for i, entry in ipairs(taken) do
   local job = jobs[entry[2]]
-  answer[#answer + 1] = entry[1]
-  answer[#answer + 1] = entry[2]
-  answer[#answer + 1] = entry[3]
-  answer[#answer + 1] = job[F_ATTEMPT]
-  answer[#answer + 1] = job[F_FAILURES]
-  answer[#answer + 1] = job[F_FENCE]
-  answer[#answer + 1] = job[F_AT]
-  answer[#answer + 1] = job[F_PUT_AT]
+  numbers[i] =
+    struct.pack('>I2I4I2I7I6I6', entry[1], job[F_ATTEMPT], job[F_FAILURES], job[F_FENCE], job[F_AT], job[F_PUT_AT])
+  answer[n + 1], answer[n + 2] = entry[2], entry[3]
+  n = n + 2
 end
+answer[3] = table.concat(numbers)
 return answer

@@ -31,19 +31,19 @@ local function trim(set, ids, cause)
   more = more or #ids == TRIM_BATCH
 end
 
-trim(COMPLETED_SET, redis.call('ZRANGE', COMPLETED_SET, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, TRIM_BATCH), 'trim')
+trim(COMPLETED_SET, call('ZRANGE', COMPLETED_SET, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, TRIM_BATCH), 'trim')
 local too_old = NOW - defaults().dead_letter_age
-trim(FAILED_SET, redis.call('ZRANGE', FAILED_SET, '-inf', too_old, 'BYSCORE', 'LIMIT', 0, TRIM_BATCH), 'trim')
-local surplus = redis.call('ZCARD', FAILED_SET) - defaults().dead_letter_max
+trim(FAILED_SET, call('ZRANGE', FAILED_SET, '-inf', too_old, 'BYSCORE', 'LIMIT', 0, TRIM_BATCH), 'trim')
+local surplus = call('ZCARD', FAILED_SET) - defaults().dead_letter_max
 if surplus > 0 then
-  trim(FAILED_SET, redis.call('ZRANGE', FAILED_SET, 0, math.min(surplus, TRIM_BATCH) - 1), 'trim')
+  trim(FAILED_SET, call('ZRANGE', FAILED_SET, 0, math.min(surplus, TRIM_BATCH) - 1), 'trim')
 end
 
-if redis.call('HLEN', META) > MANY_CALLERS then
-  local fields = redis.call('HGETALL', META)
+if call('HLEN', META) > MANY_CALLERS then
+  local fields = call('HGETALL', META)
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 8) == 'reserve:' and cmsgpack.unpack(fields[i + 1])[2] < NOW - FORGET_CALLS_AFTER then
-      redis.call('HDEL', META, fields[i])
+      call('HDEL', META, fields[i])
     end
   end
 end

@@ -55,7 +55,8 @@ const TABLE = {
   ),
   drainGraceMs: setting(duration(0, HOUR), 10 * SECOND, "How long a broker that shuts down waits for its workers."),
   maxMessageBytes: setting(bytes(64 * KIB, 1024 * MIB), 16 * MIB, "The largest message that is taken."),
-  maxPayloadBytes: setting(bytes(1, 512 * MIB), 4 * MIB, "The largest payload or result of one job."),
+  // With the job's headers and lease it still fits into the 4 MiB that gRPC clients accept by default.
+  maxPayloadBytes: setting(bytes(1, 512 * MIB), 3 * MIB, "The largest payload or result of one job."),
   maxHeaders: setting(integer(0, 10_000), 64, "How many headers a job may have."),
   maxHeaderBytes: setting(bytes(0, 16 * MIB), 64 * KIB, "How large a job's headers may be, keys and values together."),
   maxBatch: setting(integer(1, 1_000), 1_000, "How many jobs, releases or tokens one call may carry."),

@@ -24,7 +24,7 @@ describe("readSettings()", () => {
       appendfsync: "always",
       drainGraceMs: 10_000,
       maxMessageBytes: 16 * 1024 * 1024,
-      maxPayloadBytes: 4 * 1024 * 1024,
+      maxPayloadBytes: 3 * 1024 * 1024,
       maxHeaders: 64,
       maxHeaderBytes: 64 * 1024,
       maxBatch: 1_000,
@@ -138,7 +138,7 @@ describe("readSettings()", () => {
 
   it("refuses a payload limit that no message could carry", () => {
     expect(errorOf(["--max-message-bytes", "1MiB"])).toBe(
-      "--max-payload-bytes (4MiB) must be less than --max-message-bytes (1MiB): " +
+      "--max-payload-bytes (3MiB) must be less than --max-message-bytes (1MiB): " +
         "write a smaller payload or a larger message",
     );
   });

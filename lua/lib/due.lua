@@ -7,11 +7,11 @@ local DUE_BATCH = 100
 
 -- The ids in `set` that are due, at most DUE_BATCH.
 local function due_in(set)
-  local head = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
+  local head = call('ZRANGE', set, 0, 0, 'WITHSCORES')
   if not head[1] or tonumber(head[2]) > NOW then
     return {}
   end
-  return redis.call('ZRANGE', set, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, DUE_BATCH)
+  return call('ZRANGE', set, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, DUE_BATCH)
 end
 
 -- Moves what is due, and commits. Returns whether a job became READY, and whether there may be more that is due.
@@ -28,7 +28,7 @@ local function move_due()
   load(expired)
   for _, id in ipairs(scheduled) do
     local job = jobs[id]
-    remember_place(id)
+    remember_place(id, job)
     if job[F_ATTEMPT] == 0 then
       job[F_ORDER] = tick('due_order', job[F_AT])
     end
@@ -49,7 +49,7 @@ end
 local function next_due()
   local soonest = -1
   for _, set in ipairs({ SCHEDULED_SET, RETRYING_SET, RESERVED_SET }) do
-    local head = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
+    local head = call('ZRANGE', set, 0, 0, 'WITHSCORES')
     if head[1] and (soonest < 0 or tonumber(head[2]) < soonest) then
       soonest = tonumber(head[2])
     end

@@ -4,17 +4,18 @@
 -- The completion event, as documented in README: one JSON object for each job that becomes COMPLETED or FAILED.
 -- `detail` is '' or JSON members that start with a comma: the result or the error.
 local function completion_event(id, job, state, detail)
+  local reserved_at = job[F_RESERVED_AT]
   return string.format(
     '{"queue":"%s","id":%s,"state":"%s","attempt":%d,"failures":%d,"workerId":%s,'
-      .. '"putAtMs":%.0f,"reservedAtMs":%s,"finishedAtMs":%.0f%s}',
+      .. '"putAtMs":%d,"reservedAtMs":%s,"finishedAtMs":%d%s}',
     QUEUE,
     cjson.encode(id),
     state,
     job[F_ATTEMPT],
     job[F_FAILURES],
-    cjson.encode(job[F_WORKER] or ''),
+    cjson.encode(job[F_WORKER]),
     job[F_PUT_AT],
-    job[F_RESERVED_AT] and string.format('%.0f', job[F_RESERVED_AT]) or 'null',
+    reserved_at > 0 and string.format('%d', reserved_at) or 'null',
     NOW,
     detail
   )
@@ -22,7 +23,8 @@ end
 
 local function complete(id, job, result, detail)
   job[F_FINISHED_AT] = NOW
-  publish('events', completion_event(id, job, 'COMPLETED', detail))
+  job[F_REASON] = 0
+  publish(EVENTS, completion_event(id, job, 'COMPLETED', detail))
   local retention = policy_of(job, P_RETENTION) or defaults().retention
   if retention == 0 then
     remove(id, 'complete')
@@ -30,29 +32,35 @@ local function complete(id, job, result, detail)
   end
   move(id, COMPLETED, NOW + retention, 'complete')
   -- An error of an earlier attempt gives way to the result.
-  results[id] = result ~= '' and result
+  if result ~= '' or job[F_FAILURES] > 0 then
+    keep_result(id, result)
+  end
 end
 
 local function bury(id, job, reason, cause, detail)
-  job[F_WORKER] = job[F_WORKER] or false
-  job[F_RESERVED_AT] = job[F_RESERVED_AT] or false
-  job[F_RELEASED] = job[F_RELEASED] or 0
   job[F_REASON] = reason
   job[F_FINISHED_AT] = NOW
-  publish('events', completion_event(id, job, 'FAILED', detail))
+  publish(EVENTS, completion_event(id, job, 'FAILED', detail))
   move(id, FAILED, NOW, cause)
 end
 
 local ERROR_DETAIL = ',"error":{"type":"%s","message":"%s","permanent":false}'
 
+-- A job may not run longer than this, however often its lease is extended; nil: no limit.
+local function run_ends_at(job)
+  local run_timeout = policy_of(job, P_RUN_TIMEOUT)
+  return run_timeout and job[F_RESERVED_AT] + run_timeout
+end
+
 -- A lease that ran out counts as a failed attempt, so that a job which kills its workers ends somewhere.
 local function expire(id, job)
-  local run_timeout = policy_of(job, P_RUN_TIMEOUT)
-  local hung = run_timeout and NOW >= job[F_RESERVED_AT] + run_timeout
-  announce_end(id, job, hung and 'RUN_TIMEOUT' or 'EXPIRED')
+  local run_ends = run_ends_at(job)
+  announce_end(id, job, run_ends and NOW >= run_ends and 'RUN_TIMEOUT' or 'EXPIRED')
   job[F_FAILURES] = job[F_FAILURES] + 1
+  job[F_REASON] = REASON_LEASE_EXPIRED
+  -- The error of an earlier attempt is no longer the last one.
+  keep_result(id, '')
   if job[F_FAILURES] >= retry_of(job)[R_MAX_ATTEMPTS] then
-    results[id] = false
     bury(id, job, REASON_LEASE_EXPIRED, 'expire', string.format(ERROR_DETAIL, 'LEASE_EXPIRED', 'the lease ran out'))
   else
     move(id, READY, 0, 'expire')
@@ -63,6 +71,9 @@ end
 -- math.random alike for every script. The formula stands in the proto, at RetryPolicy.
 local function backoff(job, chance)
   local retry = retry_of(job)
+  if retry[R_INITIAL] == 0 then
+    return 0
+  end
   local wait = math.min(retry[R_MAX], retry[R_INITIAL] * retry[R_MULTIPLIER] ^ (job[F_FAILURES] - 1))
   return math.ceil(wait * (1 - retry[R_JITTER] * chance))
 end

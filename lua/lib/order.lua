@@ -11,7 +11,7 @@ local TICKS_PER_MS = 256
 local clocks, moved = {}, {}
 local function tick(clock, at)
   if not clocks[clock] then
-    clocks[clock] = tonumber(redis.call('HGET', META, clock) or 0)
+    clocks[clock] = tonumber(call('HGET', META, clock) or 0)
   end
   clocks[clock] = math.max(clocks[clock] + 1, (at - EPOCH) * TICKS_PER_MS)
   moved[clock] = true
@@ -20,7 +20,12 @@ end
 
 local function write_clocks()
   for clock in pairs(moved) do
-    redis.call('HSET', META, clock, clocks[clock])
+    call('HSET', META, clock, clocks[clock])
   end
   moved = {}
+end
+
+-- Since when a job of this order could run, in ms: when it was put, or when it was due.
+local function time_of(order)
+  return math.floor(order / TICKS_PER_MS) + EPOCH
 end

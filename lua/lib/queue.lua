@@ -7,14 +7,17 @@ local READY_SET, SCHEDULED_SET, RETRYING_SET, RESERVED_SET = KEYS[4], KEYS[5], K
 local COMPLETED_SET, FAILED_SET = KEYS[8], KEYS[9]
 local WAKE, META = KEYS[10], KEYS[11]
 
+local ARGV = ARGV
 local QUEUE, CHANNEL = ARGV[2], ARGV[3]
 local FIRST = 5
+
+local call = redis.call
 
 local function read_clock()
   if ARGV[1] ~= '' then
     return tonumber(ARGV[1])
   end
-  local time = redis.call('TIME')
+  local time = call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
@@ -31,24 +34,24 @@ local function defaults()
   return decoded_defaults
 end
 
--- Lua's unpack, and with it one redis.call, takes fewer than 8,000 values: long lists go in pieces.
+-- Lua's unpack, and with it one call, takes fewer than 8,000 values: long lists go in pieces.
 -- `stride` values belong together and stay in one call.
 local PIECE = 4000
 local function call_in_pieces(command, key, values, stride)
   local piece = PIECE - PIECE % stride
   for from = 1, #values, piece do
-    redis.call(command, key, unpack(values, from, math.min(from + piece - 1, #values)))
+    call(command, key, unpack(values, from, math.min(from + piece - 1, #values)))
   end
 end
 
 -- HMGET of any length, in the order of `fields`; what is not there is false.
 local function get_many(key, fields)
   if #fields <= PIECE then
-    return redis.call('HMGET', key, unpack(fields))
+    return call('HMGET', key, unpack(fields))
   end
   local all = {}
   for from = 1, #fields, PIECE do
-    for _, value in ipairs(redis.call('HMGET', key, unpack(fields, from, math.min(from + PIECE - 1, #fields)))) do
+    for _, value in ipairs(call('HMGET', key, unpack(fields, from, math.min(from + PIECE - 1, #fields)))) do
       all[#all + 1] = value
     end
   end

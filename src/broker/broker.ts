@@ -59,6 +59,7 @@ export class Broker {
       brokerId,
       reserve: (...call) => store.reserve(...call),
       ring: (queue) => store.ring(queue),
+      onNextDue: (queue, inMs) => this.#sweeper.soon(queue, inMs),
       giveBack: (leases) => this.#giveBack(leases),
       doorbell: this.#doorbell,
       fallbackMs: options.fallbackIntervalMs,

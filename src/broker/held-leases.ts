@@ -6,6 +6,7 @@
 import type { Lease, LeaseEnd } from "../model/job.ts";
 import type { Logger } from "../model/log.ts";
 import type { EndedLease } from "../store/lease-ends.ts";
+import type { Extension } from "../store/store.ts";
 
 /** Who has to know when a lease ends before its stream does. */
 export type Holder = { onLeaseEnd(lease: Lease, reason: LeaseEnd): void };
@@ -13,11 +14,7 @@ export type Holder = { onLeaseEnd(lease: Lease, reason: LeaseEnd): void };
 type HeldLease = { readonly lease: Lease; readonly leaseMs: number; readonly holder: Holder; renewAt: number };
 
 export type HeldLeasesOptions = {
-  readonly extend: (
-    queue: string,
-    leases: readonly Lease[],
-    leaseMs: number,
-  ) => Promise<{ endsAtMs: readonly (number | undefined)[]; nextDueMs: number | undefined }>;
+  readonly extend: (queue: string, leases: readonly Lease[], leaseMs: number) => Promise<Extension>;
   /** A lease of this queue will run out so soon. */
   readonly onNextDue: (queue: string, inMs: number) => void;
   readonly log: Logger;
@@ -115,16 +112,17 @@ export class HeldLeases {
     const renewAt = performance.now() + leaseMs * RENEW_AFTER;
     for (const [i, held] of batch.entries()) {
       held.renewAt = renewAt;
-      if (ends && ends[i] === undefined) this.onEnd({ ...held.lease, reason: "EXPIRED" });
+      const end = ends?.[i];
+      if (typeof end === "string") this.onEnd({ ...held.lease, reason: end });
     }
   }
 
   /** undefined when Redis did not answer: the next renewal, or the lease's end, settles it. */
   async #extend(queue: string, leases: readonly Lease[], leaseMs: number) {
     try {
-      const { endsAtMs, nextDueMs } = await this.#options.extend(queue, leases, leaseMs);
+      const { ends, nextDueMs } = await this.#options.extend(queue, leases, leaseMs);
       if (nextDueMs !== undefined) this.#options.onNextDue(queue, nextDueMs);
-      return endsAtMs;
+      return ends;
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       this.#options.log.warn("leases not extended", { queue, leases: leases.length, error: message });

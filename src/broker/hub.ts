@@ -29,6 +29,8 @@ export type HubOptions = {
     call: number,
     claims: ReserveCall["claims"],
   ) => Promise<Reservation>;
+  /** Something in this queue is due, or a lease of it ends, so soon. */
+  readonly onNextDue: (queue: string, inMs: number) => void;
   /** Ends reservations whose jobs no worker has seen. */
   readonly giveBack: (leases: readonly Lease[]) => void;
   readonly doorbell: { listen(queue: string): void; ignore(queue: string): void };
@@ -155,6 +157,7 @@ export class Hub {
       const { reserve, brokerId } = this.#options;
       const reservation = await reserve(line.queue, brokerId, call.number, call.claims);
       line.unanswered = undefined;
+      if (reservation.nextDueMs !== undefined) this.#options.onNextDue(line.queue, reservation.nextDueMs);
       this.#handOut(line, call, reservation);
       if (!reservation.remaining && !line.lookAgain) {
         this.#listen(line, reservation.nextDueMs);

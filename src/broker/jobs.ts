@@ -3,6 +3,7 @@ import { BatonError, jobExists, jobNotFound, leaseLost } from "../model/errors.t
 import type { JobView, Lease, NewJob, Outcome, PutOutcome, Released } from "../model/job.ts";
 import type { JobState } from "../model/states.ts";
 import type { Store } from "../store/store.ts";
+import { Gather } from "./gather.ts";
 import type { HeldLeases } from "./held-leases.ts";
 
 export type PutJob = { readonly queue: string; readonly job: NewJob };
@@ -15,10 +16,17 @@ export type Settled<T> = { readonly ok: T } | { readonly error: unknown };
 export class Jobs {
   readonly #store: Store;
   readonly #heldLeases: HeldLeases;
+  readonly #puts: Gather<NewJob, PutOutcome>;
+  readonly #releases: Gather<Release, Released | undefined>;
 
   constructor(store: Store, heldLeases: HeldLeases) {
     this.#store = store;
     this.#heldLeases = heldLeases;
+    this.#puts = new Gather((queue, jobs) => store.put(queue, jobs));
+    this.#releases = new Gather((queue, releases) => {
+      const announce = releases.some(({ lease }) => !heldLeases.has(lease));
+      return store.release(queue, releases, { announce });
+    });
   }
 
   put(puts: readonly PutJob[]): Promise<Settled<PutAnswer>[]> {
@@ -26,7 +34,7 @@ export class Jobs {
       puts,
       ({ queue }) => queue,
       async (queue, group) => {
-        const outcomes = await this.#store.put(
+        const outcomes = await this.#puts.add(
           queue,
           group.map(({ job }) => job),
         );
@@ -40,8 +48,7 @@ export class Jobs {
       releases,
       ({ lease }) => lease.queue,
       async (queue, group) => {
-        const announce = group.some(({ lease }) => !this.#heldLeases.has(lease));
-        const answers = await this.#store.release(queue, group, { announce });
+        const answers = await this.#releases.add(queue, group);
         return group.map(({ lease }, i) => {
           const released = answers[i];
           if (!released) return { error: leaseLost(queue, lease.id) };
@@ -58,10 +65,10 @@ export class Jobs {
       leases,
       ({ queue }) => queue,
       async (queue, group) => {
-        const { endsAtMs } = await this.#store.extend(queue, group, leaseMs);
+        const { ends } = await this.#store.extend(queue, group, leaseMs);
         return group.map(({ id }, i) => {
-          const end = endsAtMs[i];
-          return end === undefined ? { error: leaseLost(queue, id) } : { ok: end };
+          const end = ends[i];
+          return typeof end === "number" ? { ok: end } : { error: leaseLost(queue, id) };
         });
       },
     );
@@ -90,16 +97,28 @@ async function byQueue<T, R>(
   queueOf: (item: T) => string,
   work: (queue: string, group: readonly T[]) => Promise<Settled<R>[]>,
 ): Promise<Settled<R>[]> {
+  const [first] = items;
+  if (first !== undefined && items.every((item) => queueOf(item) === queueOf(first))) {
+    return settle(queueOf(first), items, work);
+  }
   const results = new Array<Settled<R>>(items.length);
   const groups = Map.groupBy(items.keys(), (i) => queueOf(items[i] as T));
   await Promise.all(
     [...groups].map(async ([queue, indexes]) => {
       const group = indexes.map((i) => items[i] as T);
-      const settled = await work(queue, group).catch((error: unknown) => group.map(() => ({ error })));
+      const settled = await settle(queue, group, work);
       for (const [n, i] of indexes.entries()) results[i] = settled[n] as Settled<R>;
     }),
   );
   return results;
+}
+
+function settle<T, R>(
+  queue: string,
+  group: readonly T[],
+  work: (queue: string, group: readonly T[]) => Promise<Settled<R>[]>,
+): Promise<Settled<R>[]> {
+  return work(queue, group).catch((error: unknown) => group.map(() => ({ error })));
 }
 
 /** The one answer of a batch of one. */

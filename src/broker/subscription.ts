@@ -39,6 +39,9 @@ export type SubscriptionContext = {
   readonly onClose: (subscription: Subscription) => void;
 };
 
+/** Jobs in one message: 2.5 ms of Redis, and the next ones are fetched while these are on their way. */
+const BATCH = 250;
+
 type State =
   | { readonly kind: "open" }
   /** No new jobs; ends when the outstanding ones are released. */
@@ -54,8 +57,8 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
   readonly #context: SubscriptionContext;
   /** Events that are not yet taken: jobs within the credit, at most one revocation for each, one of each other kind. */
   readonly #events: SubscriptionEvent[] = [];
-  /** fence and queue → lease. */
-  readonly #outstanding = new Map<string, Lease>();
+  /** The very objects that HeldLeases was given. */
+  readonly #outstanding = new Set<Lease>();
   #waitingJobs = 0;
   #state: State = { kind: "open" };
   #wakeReader: (() => void) | undefined;
@@ -75,13 +78,13 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
 
   capacity(): number {
     if (this.#state.kind !== "open" || this.#waitingJobs > 0) return 0;
-    return this.#options.maxOutstanding - this.#outstanding.size;
+    return Math.min(this.#options.maxOutstanding - this.#outstanding.size, BATCH);
   }
 
   deliver(jobs: readonly LeasedJob[]): void {
     this.#waitingJobs += jobs.length;
     for (const job of jobs) {
-      this.#outstanding.set(keyOf(job), job);
+      this.#outstanding.add(job);
       this.#context.heldLeases.hold(job, this.leaseMs, this);
     }
     this.#push({ kind: "jobs", jobs });
@@ -92,7 +95,7 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
   failed(): void {}
 
   onLeaseEnd(lease: Lease, reason: LeaseEnd): void {
-    if (!this.#outstanding.delete(keyOf(lease))) return;
+    if (!this.#outstanding.delete(lease)) return;
     if (reason !== "RELEASED") this.#push({ kind: "revoked", lease, reason });
     if (this.capacity() > 0) this.#context.hub.wake(this);
     if (this.#state.kind === "draining" && this.#outstanding.size === 0) this.#wakeReader?.();
@@ -114,7 +117,7 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
     clearInterval(this.#keepalive);
     this.#context.hub.leave(this);
     this.#takeBackWaiting();
-    const leases = [...this.#outstanding.values()];
+    const leases = [...this.#outstanding];
     this.#outstanding.clear();
     if (leases.length > 0) this.#context.relinquish(leases, this.#options.graceMs);
     this.#wakeReader?.();
@@ -170,12 +173,8 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
     this.#events.length = 0;
     this.#events.push(...others);
     this.#waitingJobs = 0;
-    const lost = unseen.filter((job) => this.#outstanding.delete(keyOf(job)));
+    const lost = unseen.filter((job) => this.#outstanding.delete(job));
     this.#context.heldLeases.forget(lost);
     if (lost.length > 0) this.#context.giveBack(lost);
   }
-}
-
-function keyOf({ queue, fence }: Lease): string {
-  return `${fence} ${queue}`;
 }

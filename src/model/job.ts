@@ -84,7 +84,7 @@ export type JobView = {
   readonly workerId: string;
   readonly reservedAtMs: number;
   readonly finishedAtMs: number;
-  /** One of FAILURE_REASONS, or 0. */
+  /** One of FAILURE_REASONS; 0: no attempt has failed, or the job is COMPLETED. */
   readonly reason: number;
 };
 

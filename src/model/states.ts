@@ -46,7 +46,7 @@ export const TRANSITIONS: readonly Transition[] = [
   { cause: "trim", from: ["COMPLETED", "FAILED"], to: ["GONE"] },
 ];
 
-/** Why a job is FAILED: the numbers are Lua's REASON_…. */
+/** How the last failed attempt of a job failed, or why the job lapsed: the numbers are Lua's REASON_…. */
 export const FAILURE_REASONS = { RELEASED: 1, LEASE_EXPIRED: 2, JOB_EXPIRED: 3 } as const;
 
 const NAMES_BY_NUMBER = new Map<number, JobState>(

@@ -3,7 +3,7 @@
  * Each method takes the field's path as the caller knows it, and returns the value in the broker's terms; what it
  * returns for a bad field is of no use, because `done()` throws.
  */
-import { type Duration, type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { badRequest, type FieldViolation } from "../model/errors.ts";
 
 const QUEUE_NAME = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -73,7 +73,7 @@ export class Checks {
     if (count === 0 || count > most) this.refuse(field, `must have 1 to ${most} entries, and has ${count}`);
   }
 
-  /** In whole ms, a fraction rounded up; undefined when not set. */
+  /** In whole ms, a fraction rounded up; undefined when not set, or refused: no check goes by a bad value. */
   duration(field: string, value: Duration | undefined, leastMs: number, mostMs: number): number | undefined {
     if (!value) return undefined;
     const seconds = Number(value.seconds);
@@ -85,17 +85,18 @@ export class Checks {
     const ms = seconds * 1_000 + Math.ceil(nanos / 1_000_000);
     if (seconds < 0 || nanos < 0 || ms < leastMs || ms > mostMs) {
       this.refuse(field, `must be ${showMs(leastMs)} to ${showMs(mostMs)}, and is ${showSeconds(seconds, nanos)}`);
+      return undefined;
     }
     return ms;
   }
 
-  /** In ms since 1970; a past time is allowed. */
+  /** In whole ms since 1970, a fraction rounded up, so that nothing runs early; a past time is allowed. */
   runAt(field: string, value: Timestamp): number {
     const { nanos } = value;
-    const ms = timestampMs(value);
+    const ms = Number(value.seconds) * 1_000 + Math.ceil(nanos / 1_000_000);
     if (nanos < 0 || nanos > 999_999_999) this.refuse(field, "is no valid Timestamp: nanos must be 0 to 999,999,999");
     else if (ms > Date.now() + LONGEST_MS) this.refuse(field, `must be at most ${showMs(LONGEST_MS)} ahead`);
-    return Math.max(0, Math.ceil(ms));
+    return Math.max(0, ms);
   }
 
   /** An enum is open in proto3: an unknown number arrives as it is. */

@@ -1,6 +1,6 @@
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { v7 as uuidV7 } from "uuid";
-import { ReservedJobSchema, type RetryPolicy as RetryPolicyMessage } from "../../gen/baton/v1/job_pb.js";
+import type { RetryPolicy as RetryPolicyMessage } from "../../gen/baton/v1/job_pb.js";
 import {
   OnConflict,
   type PutManyRequest,
@@ -19,6 +19,7 @@ import { itemStatus, settleEach, settleGood } from "./batch.ts";
 import { Checks, LONGEST_LEASE_MS, LONGEST_MS, SHORTEST_LEASE_MS, YEAR_MS } from "./checks.ts";
 import type { Limits } from "./limits.ts";
 import { checkHeaders, checkPayload } from "./payload.ts";
+import { encodeSpec } from "./reserved-job.ts";
 
 const CONFLICTS: ReadonlyMap<number, Conflict> = new Map([
   [OnConflict.UNSPECIFIED, "reject"],
@@ -80,8 +81,7 @@ function newJob(request: PutRequest, limits: Limits, path: string): PutJob {
   };
   checks.done();
   const { payload, headers } = request;
-  const spec = create(ReservedJobSchema, { queue, id, headers, priority, ...(payload && { payload }) });
-  return { queue, job: { ...job, spec: toBinary(ReservedJobSchema, spec) } };
+  return { queue, job: { ...job, spec: encodeSpec({ queue, id, payload, headers, priority }) } };
 }
 
 function retryPolicy(checks: Checks, path: string, message: RetryPolicyMessage): RetryPolicy {

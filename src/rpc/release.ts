@@ -74,8 +74,10 @@ function checkOutcome(checks: Checks, { outcome }: ReleaseRequest, limits: Limit
     case "completed": {
       const { result } = outcome.value;
       checkPayload(checks, `${path}completed.result`, result, limits);
-      if (!result) return { kind: "completed" };
-      return { kind: "completed", result: toBinary(PayloadSchema, result), eventDetail: resultDetail(result) };
+      const bytes = result ? toBinary(PayloadSchema, result) : new Uint8Array();
+      // A Payload of which nothing is set is no result either: stored, it could not be told from none.
+      if (!result || bytes.length === 0) return { kind: "completed" };
+      return { kind: "completed", result: bytes, eventDetail: resultDetail(result) };
     }
     case "failed":
       return failure(checks, outcome.value, path);

@@ -5,7 +5,7 @@ import { Checks, LONGEST_LEASE_MS, SHORTEST_LEASE_MS } from "./checks.ts";
 import type { CallContext } from "./handler.ts";
 import type { Limits } from "./limits.ts";
 import { checkPolicy, checkQueues } from "./queues.ts";
-import { reservedJob } from "./reserved-job.ts";
+import { reservedJobs } from "./reserved-job.ts";
 
 export async function reserve(
   broker: Broker,
@@ -25,5 +25,7 @@ export async function reserve(
   };
   checks.done();
   const jobs = await broker.reserve(options, context.signal);
-  return create(ReserveResponseSchema, { jobs: jobs.map((job) => reservedJob(namespace, job)) });
+  const response = create(ReserveResponseSchema);
+  response.$unknown = reservedJobs(namespace, jobs);
+  return response;
 }

@@ -1,6 +1,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import {
+  JobBatchSchema,
   RevokedReason,
   type SubscribeRequest,
   type SubscribeResponse,
@@ -14,7 +15,7 @@ import { Checks, LONGEST_LEASE_MS } from "./checks.ts";
 import type { CallContext } from "./handler.ts";
 import type { Limits } from "./limits.ts";
 import { checkPolicy, checkQueues } from "./queues.ts";
-import { reservedJob } from "./reserved-job.ts";
+import { reservedJobs } from "./reserved-job.ts";
 
 /** Renewals need time to arrive. */
 const SHORTEST_HELD_LEASE_MS = 1_000;
@@ -69,8 +70,11 @@ function eventMessage(namespace: string, event: SubscriptionEvent): EventInit {
       const value = { workerId, leaseDuration: durationFromMs(leaseMs), disconnectGrace: durationFromMs(graceMs) };
       return { case: "started", value };
     }
-    case "jobs":
-      return { case: "jobs", value: { jobs: event.jobs.map((job) => reservedJob(namespace, job)) } };
+    case "jobs": {
+      const value = create(JobBatchSchema);
+      value.$unknown = reservedJobs(namespace, event.jobs);
+      return { case: "jobs", value };
+    }
     case "revoked": {
       const value = { leaseTokens: [encodeLeaseToken(namespace, event.lease)], reason: REASONS[event.reason] };
       return { case: "revoked", value };

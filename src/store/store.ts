@@ -42,12 +42,21 @@ export type Reservation = {
   readonly nextDueMs: number | undefined;
 };
 
-const RESERVED_JOB_FIELDS = 8;
+/** lua/reserve.lua and lua/release.lua pack numbers: a reply of many integers costs much more, there and here. */
+const RESERVED_JOB_BYTES = 27;
+const RELEASED_BYTES = 7;
+/** lua/put.lua */
+const PUT_VERDICTS = ["conflict", "kept", "created"] as const;
 const NONCE_LIMIT = 2 ** 32;
 /** As many queue names as a broker remembers to have listed; beyond that it lists them again, which does no harm. */
 const MAX_LISTED_QUEUES = 10_000;
 /** Queue names read in one SSCAN. */
 const SCAN_COUNT = 500;
+
+export type Extension = {
+  readonly ends: readonly (number | "EXPIRED" | "RUN_TIMEOUT")[];
+  readonly nextDueMs: number | undefined;
+};
 
 export class Store {
   readonly #redis: Redis;
@@ -79,11 +88,10 @@ export class Store {
     await this.#list(queue);
     const args: ScriptArgument[] = [nonce];
     for (const job of jobs) args.push(job.id, bufferOf(job.spec), putOptions(job));
-    const reply = (await this.#runner.run("put", queue, args)) as number[];
+    const reply = (await this.#runner.run("put", queue, args)) as Buffer;
     return jobs.map((_, i) => {
-      const verdict = reply[2 * i];
-      const state = knownState(reply[2 * i + 1]);
-      return { kind: verdict === 1 ? "created" : verdict === 0 ? "kept" : "conflict", state };
+      const kind = PUT_VERDICTS[reply[2 * i] ?? 0] ?? "conflict";
+      return { kind, state: knownState(reply[2 * i + 1]) };
     });
   }
 
@@ -94,18 +102,26 @@ export class Store {
   async reserve(queue: string, caller: string, call: number, claims: readonly Claim[]): Promise<Reservation> {
     const args: ScriptArgument[] = [caller, call];
     for (const { count, leaseMs, workerId } of claims) args.push(count, leaseMs, workerId);
-    const [remain, nextDue, ...fields] = (await this.#runner.run("reserve", queue, args)) as [
+    const [remain, nextDue, numbers, ...texts] = (await this.#runner.run("reserve", queue, args)) as [
       number,
       number,
-      ...Reply[],
+      Buffer,
+      ...Buffer[],
     ];
     const jobs: LeasedJob[][] = claims.map(() => []);
-    for (let i = 0; i < fields.length; i += RESERVED_JOB_FIELDS) {
-      const [claim, id, spec, attempt, failures, fence, leaseExpiresAtMs, putAtMs] = fields.slice(
-        i,
-        i + RESERVED_JOB_FIELDS,
-      ) as [number, Buffer, Buffer, number, number, number, number, number];
-      jobs[claim - 1]?.push({ queue, id: id.toString(), spec, attempt, failures, fence, leaseExpiresAtMs, putAtMs });
+    for (let i = 0; i < texts.length / 2; i++) {
+      const at = i * RESERVED_JOB_BYTES;
+      jobs[numbers.readUInt16BE(at) - 1]?.push({
+        queue,
+        id: (texts[2 * i] as Buffer).toString(),
+        spec: texts[2 * i + 1] as Buffer,
+        attempt: numbers.readUInt32BE(at + 2),
+        failures: numbers.readUInt16BE(at + 6),
+        // 7 bytes, of which Node reads at most 6 at once.
+        fence: numbers.readUInt8(at + 8) * 2 ** 48 + numbers.readUIntBE(at + 9, 6),
+        leaseExpiresAtMs: numbers.readUIntBE(at + 15, 6),
+        putAtMs: numbers.readUIntBE(at + 21, 6),
+      });
     }
     return { jobs, remaining: remain === 1, nextDueMs: dueTime(nextDue) };
   }
@@ -121,23 +137,23 @@ export class Store {
   ): Promise<(Released | undefined)[]> {
     const args: ScriptArgument[] = [chance, announce ? "1" : ""];
     for (const { lease, outcome } of releases) args.push(lease.id, lease.fence, ...releaseFields(outcome));
-    const reply = (await this.#runner.run("release", queue, args)) as number[];
+    const reply = (await this.#runner.run("release", queue, args)) as Buffer;
     return releases.map((_, i) => {
-      const state = stateOf(reply[2 * i] ?? 0);
-      return state && { state, runAtMs: reply[2 * i + 1] || undefined };
+      const at = i * RELEASED_BYTES;
+      const state = stateOf(reply.readUInt8(at));
+      return state && { state, runAtMs: reply.readUIntBE(at + 1, 6) || undefined };
     });
   }
 
-  /** The new ends of the leases, in ms since 1970; undefined for a lease that is lost. */
-  async extend(
-    queue: string,
-    leases: readonly Lease[],
-    leaseMs: number,
-  ): Promise<{ endsAtMs: (number | undefined)[]; nextDueMs: number | undefined }> {
+  /** The new ends of the leases, in ms since 1970, or why they are lost. */
+  async extend(queue: string, leases: readonly Lease[], leaseMs: number): Promise<Extension> {
     const args: ScriptArgument[] = [leaseMs];
     for (const { id, fence } of leases) args.push(id, fence);
     const [nextDue, ...ends] = (await this.#runner.run("extend", queue, args)) as [number, ...number[]];
-    return { endsAtMs: ends.map((end) => end || undefined), nextDueMs: dueTime(nextDue) };
+    return {
+      ends: ends.map((end) => (end === 0 ? "EXPIRED" : end === 1 ? "RUN_TIMEOUT" : end)),
+      nextDueMs: dueTime(nextDue),
+    };
   }
 
   /** The state the job was in; undefined when there was none. */

@@ -9,6 +9,9 @@ import { cancelled, deadlineExceeded } from "./status.ts";
 
 type Call = ServerUnaryCall<Decoded, Buffer> | ServerWritableStream<Decoded, Buffer>;
 
+/** A timer may fire a little before its time. */
+const EARLY_MS = 2;
+
 export class GrpcCallContext implements CallContext {
   readonly #call: Call;
   #controller: AbortController | undefined;
@@ -39,7 +42,7 @@ export class GrpcCallContext implements CallContext {
   /** grpc-js says `cancelled` for an expired deadline too, and has then answered the call itself. */
   #abort(): void {
     if (this.#answered) return;
-    const expired = Number(this.#call.getDeadline()) <= Date.now();
+    const expired = Number(this.#call.getDeadline()) <= Date.now() + EARLY_MS;
     this.#controller?.abort(expired ? deadlineExceeded() : cancelled());
   }
 }

@@ -24,7 +24,7 @@ export type GrpcServerOptions = {
   readonly address: string;
   readonly services: readonly Service[];
   readonly limits: {
-    /** Of one message, received or sent. */
+    /** Of one message received. */
     readonly maxMessageBytes: number;
     /** Open server-streaming calls of `services`, over all connections. */
     readonly maxStreams: number;
@@ -58,7 +58,8 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   const server = new Server({
     "grpc.enable_channelz": 0,
     "grpc.max_receive_message_length": limits.maxMessageBytes,
-    "grpc.max_send_message_length": limits.maxMessageBytes,
+    // What is sent is bounded where it is made: an answer that cannot be sent would have leased its jobs in vain.
+    "grpc.max_send_message_length": -1,
     "grpc.max_concurrent_streams": limits.maxConcurrentStreamsPerConnection,
     "grpc.keepalive_time_ms": keepalive.intervalMs,
     "grpc.keepalive_timeout_ms": keepalive.timeoutMs,

@@ -151,8 +151,8 @@ describe("baton work", () => {
     expect(error?.message.length).toBe(16 * 1024);
   });
 
-  it("completes a job of 4 MiB in and out whose command does not wait for its payload", async () => {
-    const payload = new Uint8Array(4 * 1024 * 1024).fill(7);
+  it("completes a job of 3 MiB in and out whose command does not wait for its payload", async () => {
+    const payload = new Uint8Array(3 * 1024 * 1024).fill(7);
     await client.putMany([
       { queue: "large", id: "unread", payload },
       { queue: "large", id: "copied", payload },

@@ -129,15 +129,13 @@ describe("a unary call", () => {
     expect(await put(server.client, "b")).toMatchObject({ jobId: "b" });
   });
 
-  it("is RESOURCE_EXHAUSTED when the answer is over the limit, and that is logged", async () => {
+  it("may have an answer larger than the limit of requests: what was done for it would be lost", async () => {
+    const jobId = "x".repeat(2_000);
     await using server = await startServer({
-      handlers: { put: async () => create(PutResponseSchema, { jobId: "x".repeat(1_000) }) },
+      handlers: { put: async () => create(PutResponseSchema, { jobId }) },
       limits: { maxMessageBytes: 1_000 },
     });
-    const error = await putError(server.client, "a");
-    expect(error.code).toBe(status.RESOURCE_EXHAUSTED);
-    expect(detailsOf(error).info?.reason).toBe("MESSAGE_TOO_LARGE");
-    expect(server.log).toMatchObject([{ level: "warn", fields: { method: PUT } }]);
+    expect(await put(server.client, "a")).toMatchObject({ jobId });
   });
 });
 

@@ -52,7 +52,8 @@ export declare const file_baton_v1_job: GenFile;
  */
 export declare type Payload = Message<"baton.v1.Payload"> & {
   /**
-   * The content. Neither set means empty. At most 4 MiB by default (a setting of the broker: --max-payload-bytes).
+   * The content. Neither set means empty. At most 3 MiB by default (a setting of the broker: --max-payload-bytes), so
+   * that the job fits into the 4 MiB message that gRPC clients accept unless told otherwise.
    *
    * @generated from oneof baton.v1.Payload.content
    */
@@ -75,7 +76,8 @@ export declare type Payload = Message<"baton.v1.Payload"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * A media type for the reader's sake, such as "application/json". At most 255 bytes. Empty: not said.
+   * A media type for the reader's sake, such as "application/json". At most 255 bytes, no control characters. Empty:
+   * not said.
    *
    * @generated from field: string content_type = 3;
    */
@@ -155,8 +157,8 @@ export declare type JobError = Message<"baton.v1.JobError"> & {
   message: string;
 
   /**
-   * A short name for programs, such as an exception's class. At most 255 bytes. Baton's own are
-   * LEASE_EXPIRED (the last allowed lease ran out) and JOB_EXPIRED (expires_in passed before a worker was free).
+   * A short name for programs, such as an exception's class. At most 255 bytes, no control characters. Baton's own are
+   * LEASE_EXPIRED (the attempt's lease ran out) and JOB_EXPIRED (expires_in passed before a worker was free).
    *
    * @generated from field: string type = 2;
    */

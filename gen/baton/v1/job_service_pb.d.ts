@@ -335,7 +335,7 @@ export declare const ReserveResponseSchema: GenMessage<ReserveResponse>;
  */
 export declare type Completed = Message<"baton.v1.Completed"> & {
   /**
-   * Kept for the job's retention, and part of its completion event. Not set: none. Limits as for a payload.
+   * Kept for the job's retention, and part of its completion event. Not set, or empty: none. Limits as for a payload.
    *
    * @generated from field: baton.v1.Payload result = 1;
    */
@@ -362,7 +362,7 @@ export declare type Failed = Message<"baton.v1.Failed"> & {
   message: string;
 
   /**
-   * A short name for programs, such as an exception's class. At most 255 bytes.
+   * A short name for programs, such as an exception's class. At most 255 bytes, no control characters.
    *
    * @generated from field: string type = 2;
    */
@@ -1049,6 +1049,7 @@ export declare const RevokedReasonSchema: GenEnum<RevokedReason>;
  * Errors carry google.rpc details: always an ErrorInfo (domain "baton", a reason in capitals), for bad input a
  * BadRequest that names the fields, where waiting helps a RetryInfo. Any call can end with
  *   INVALID_ARGUMENT / BAD_REQUEST              a field is not as its comment allows; nothing was changed
+ *   INVALID_ARGUMENT / MALFORMED_MESSAGE        the bytes are no such message
  *   RESOURCE_EXHAUSTED / MESSAGE_TOO_LARGE      the message is larger than --max-message-bytes (default 16 MiB)
  *   RESOURCE_EXHAUSTED / STORE_FULL             Redis has no memory left; what was put before is safe
  *   UNAVAILABLE / STORE_UNAVAILABLE             Redis cannot be reached, or did not answer in time; a Put, Release

@@ -279,6 +279,7 @@ export const RevokedReason = /*@__PURE__*/
  * Errors carry google.rpc details: always an ErrorInfo (domain "baton", a reason in capitals), for bad input a
  * BadRequest that names the fields, where waiting helps a RetryInfo. Any call can end with
  *   INVALID_ARGUMENT / BAD_REQUEST              a field is not as its comment allows; nothing was changed
+ *   INVALID_ARGUMENT / MALFORMED_MESSAGE        the bytes are no such message
  *   RESOURCE_EXHAUSTED / MESSAGE_TOO_LARGE      the message is larger than --max-message-bytes (default 16 MiB)
  *   RESOURCE_EXHAUSTED / STORE_FULL             Redis has no memory left; what was put before is safe
  *   UNAVAILABLE / STORE_UNAVAILABLE             Redis cannot be reached, or did not answer in time; a Put, Release

@@ -19,6 +19,8 @@ export type ModelJob = {
   readonly job: NewJob;
   readonly nonce: number;
   readonly putAtMs: number;
+  /** Since when it may run. */
+  readonly dueMs: number;
   /** Of its put: scheduled jobs of one due time become ready in the order of their puts. */
   readonly inserted: number;
   state: JobState;
@@ -66,8 +68,7 @@ export class LifeCycle {
     const leases: ModelLease[] = [];
     for (const [id, it] of this.ready().slice(0, count)) {
       const { expiresInMs, runTimeoutMs = Number.POSITIVE_INFINITY } = it.job;
-      const since = Math.max(it.putAtMs, it.atMs);
-      if (it.attempt === 0 && expiresInMs !== undefined && this.#now >= since + expiresInMs) {
+      if (it.attempt === 0 && expiresInMs !== undefined && this.#now >= it.dueMs + expiresInMs) {
         this.#fail(id, it);
         continue;
       }
@@ -157,6 +158,7 @@ export class LifeCycle {
       job,
       nonce,
       putAtMs: this.#now,
+      dueMs: waits ? dueMs : this.#now,
       inserted: order,
       state,
       order,
@@ -188,7 +190,7 @@ export class LifeCycle {
           this.#fail(id, it);
           return { state: "FAILED" };
         }
-        const wait = Math.min(maxBackoffMs, initialBackoffMs * multiplier ** (it.failures - 1));
+        const wait = initialBackoffMs && Math.min(maxBackoffMs, initialBackoffMs * multiplier ** (it.failures - 1));
         it.state = "RETRYING";
         it.atMs = this.#now + (outcome.retryAfterMs ?? Math.ceil(wait * (1 - jitter * chance)));
         return { state: "RETRYING", runAtMs: it.atMs };

@@ -1,0 +1,48 @@
+/** The figures as people read them. */
+import { median } from "./statistics.ts";
+import type { Figure, Goal, Unit } from "./workload.ts";
+
+const WIDTHS = { name: 20, median: 10, unit: 10, spread: 20 };
+
+export function workloadReport(title: string, figures: readonly Figure[]): string {
+  return [title, ...figures.map((figure) => `  ${line(figure)}`)].join("\n");
+}
+
+function line({ name, unit, rounds, goal }: Figure): string {
+  const show = (value: number) => shown(value, unit);
+  const middle = median(rounds);
+  const spread = rounds.length > 1 ? `${show(Math.min(...rounds))} to ${show(Math.max(...rounds))}` : "";
+  const columns = [
+    name.padEnd(WIDTHS.name),
+    show(middle).padStart(WIDTHS.median),
+    (unit === "ratio" ? "" : unit).padEnd(WIDTHS.unit),
+    spread.padEnd(WIDTHS.spread),
+    goal ? verdict(middle, goal, show) : "",
+  ];
+  return columns.join(" ").trimEnd();
+}
+
+function verdict(value: number, goal: Goal, show: (value: number) => string): string {
+  const isMet = isReached(value, goal);
+  const wanted = "atLeast" in goal ? `at least ${show(goal.atLeast)}` : `at most ${show(goal.atMost)}`;
+  return `goal: ${wanted}: ${isMet ? "reached" : "MISSED"}`;
+}
+
+export function isReached(value: number, goal: Goal): boolean {
+  return "atLeast" in goal ? value >= goal.atLeast : value <= goal.atMost;
+}
+
+function shown(value: number, unit: Unit): string {
+  switch (unit) {
+    case "calls/s":
+    case "jobs/s":
+    case "bytes/job":
+      return Math.round(value).toLocaleString("en");
+    case "ratio":
+    case "ms":
+      return value.toFixed(2);
+    case "µs/call":
+    case "µs/job":
+      return value.toFixed(1);
+  }
+}

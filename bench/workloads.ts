@@ -1,0 +1,9 @@
+/** All workloads, in the order in which they run. To add one: write its file, and name it here. */
+import type { Workload } from "./support/workload.ts";
+
+export const WORKLOADS: Readonly<Record<string, () => Promise<Workload>>> = {
+  put: async () => (await import("./put.ts")).put,
+  "life-cycle": async () => (await import("./life-cycle.ts")).lifeCycle,
+  delivery: async () => (await import("./delivery.ts")).delivery,
+  memory: async () => (await import("./memory.ts")).memory,
+};

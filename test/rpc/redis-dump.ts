@@ -1,0 +1,40 @@
+/** All that Baton keeps in a Redis, to be compared before and after a call. */
+import type { Redis } from "ioredis";
+
+export type Dump = Readonly<Record<string, unknown>>;
+
+/** Which doorbells a broker waits for is no business of the data: these lists come and go with waiting workers. */
+const VOLATILE = /:broker:[0-9a-f]+:interrupt$/;
+
+/** Every key with its type and content, as latin1, in which every byte has a character of its own. */
+export async function dumpRedis(redis: Redis): Promise<Dump> {
+  const keys = (await redis.keys("*")).filter((key) => !VOLATILE.test(key)).sort();
+  const entries = await Promise.all(keys.map(async (key) => [key, await contentOf(redis, key)] as const));
+  return Object.fromEntries(entries);
+}
+
+async function contentOf(redis: Redis, key: string): Promise<unknown> {
+  const type = await redis.type(key);
+  switch (type) {
+    case "hash":
+      return { type, fields: pairs(await redis.hgetallBuffer(key)) };
+    case "zset":
+      return { type, members: texts((await redis.callBuffer("ZRANGE", key, 0, -1, "WITHSCORES")) as Buffer[]) };
+    case "set":
+      return { type, members: texts(await redis.smembersBuffer(key)).sort() };
+    case "list":
+      return { type, items: texts(await redis.lrangeBuffer(key, 0, -1)) };
+    default:
+      return { type, dump: (await redis.dumpBuffer(key))?.toString("latin1") };
+  }
+}
+
+function pairs(fields: Readonly<Record<string, Buffer>>): string[][] {
+  return Object.entries(fields)
+    .map(([field, value]) => [field, value.toString("latin1")])
+    .sort(([one = ""], [other = ""]) => (one < other ? -1 : 1));
+}
+
+function texts(values: readonly Buffer[]): string[] {
+  return values.map((value) => value.toString("latin1"));
+}
