@@ -57,9 +57,17 @@ else
   end
   local ids = wanted > 0 and call('ZRANGE', READY_SET, 0, wanted - 1) or {}
   load(ids)
-  local specs_read, bytes = #ids > 0 and get_many(SPEC, ids) or {}, 0
+  -- Read in growing pieces, so that no more is read than about twice of what is handed out.
+  local specs_read, piece, bytes = {}, 4, 0
   for i, id in ipairs(ids) do
     local job = jobs[id]
+    if not specs_read[i] then
+      local read = call('HMGET', SPEC, unpack(ids, i, math.min(i + piece - 1, #ids)))
+      for n = 1, #read do
+        specs_read[i + n - 1] = read[n]
+      end
+      piece = math.min(piece * 4, 1000)
+    end
     bytes = bytes + #specs_read[i]
     if bytes > MAX_BYTES and #taken > 0 then
       break

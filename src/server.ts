@@ -51,20 +51,21 @@ class Stack {
   }
 }
 
-export async function startServer(settings: Settings, log: Logger): Promise<BatonServer> {
+/** `signal` ends a start that is under way, which then rejects. */
+export async function startServer(settings: Settings, log: Logger, signal?: AbortSignal): Promise<BatonServer> {
   const started = new Stack();
   try {
-    return await start(settings, log, started);
+    return await start(settings, log, started, signal ?? new AbortController().signal);
   } catch (error) {
     await started.stop();
     throw error;
   }
 }
 
-async function start(settings: Settings, log: Logger, started: Stack): Promise<BatonServer> {
+async function start(settings: Settings, log: Logger, started: Stack, signal: AbortSignal): Promise<BatonServer> {
   const { namespace } = settings;
   const connection: ConnectionOptions = {
-    address: await redisAddress(settings, log, started),
+    address: await redisAddress(settings, log, started, signal),
     timeoutMs: settings.redisTimeoutMs,
     log,
   };
@@ -72,8 +73,9 @@ async function start(settings: Settings, log: Logger, started: Stack): Promise<B
   const subscriber = connectSubscriber(connection);
   started.add(() => disconnect(subscriber));
   started.add(() => disconnect(commands));
-  await waitUntilReady([commands, subscriber], settings.redisConnectTimeoutMs);
+  await waitUntilReady([commands, subscriber], settings.redisConnectTimeoutMs, signal);
   await checkServer(commands, log);
+  signal.throwIfAborted();
 
   const store = new Store({
     redis: commands,
@@ -138,13 +140,18 @@ async function start(settings: Settings, log: Logger, started: Stack): Promise<B
 }
 
 /** The private Redis is ended with the broker; one named by a URL is somebody else's. */
-async function redisAddress(settings: Settings, log: Logger, started: Stack): Promise<RedisAddress> {
+async function redisAddress(
+  settings: Settings,
+  log: Logger,
+  started: Stack,
+  signal: AbortSignal,
+): Promise<RedisAddress> {
   const { redisUrl, dataDir, appendfsync } = settings;
   if (redisUrl !== undefined) {
     const socketPath = /^(?:unix:(?:\/\/)?)?(\/.*)$/.exec(redisUrl)?.[1];
     return socketPath === undefined ? { url: redisUrl } : { socketPath };
   }
-  const embedded: EmbeddedRedis = await startEmbeddedRedis({ dataDir, appendfsync, log, install: true });
+  const embedded: EmbeddedRedis = await startEmbeddedRedis({ dataDir, appendfsync, log, install: true, signal });
   started.add(() => embedded.stop());
   return { socketPath: embedded.socketPath };
 }

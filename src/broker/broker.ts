@@ -77,7 +77,13 @@ export class Broker {
       onNextDue: (queue, inMs) => this.#sweeper.soon(queue, inMs),
       log,
     });
-    this.#leaseEnds = new LeaseEnds(connections.subscriber, namespace, log, (lease) => this.#heldLeases.onEnd(lease));
+    this.#leaseEnds = new LeaseEnds(
+      connections.subscriber,
+      namespace,
+      log,
+      (lease) => this.#heldLeases.onEnd(lease),
+      () => this.#heldLeases.renewAll(),
+    );
     this.jobs = new Jobs(store, this.#heldLeases);
   }
 

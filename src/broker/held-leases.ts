@@ -20,8 +20,10 @@ export type HeldLeasesOptions = {
   readonly log: Logger;
 };
 
-/** A renewal is due after a third of the lease, so two may fail. */
+/** A renewal is due after a third of the lease; one that failed is tried again soon, as long as there is lease left. */
 const RENEW_AFTER = 1 / 3;
+const RETRY_AFTER = 1 / 10;
+const RETRY_MOST_MS = 1_000;
 /** How often the leases are looked through; the shortest lease of a stream is 1 s. */
 const TICK_MS = 250;
 /** Leases in one call: about 5 ms of Redis. */
@@ -72,6 +74,11 @@ export class HeldLeases {
     held.holder.onLeaseEnd(held.lease, reason);
   }
 
+  /** News of leases may have been missed: the next renewal, which finds out, is due at once. */
+  renewAll(): void {
+    for (const leases of this.#queues.values()) for (const held of leases.values()) held.renewAt = 0;
+  }
+
   /** Keeps these leases no longer; somebody else sees to them. */
   forget(leases: readonly Lease[]): void {
     for (const lease of leases) this.#forget(lease);
@@ -98,7 +105,11 @@ export class HeldLeases {
     for (const [queue, leases] of this.#queues) {
       const due = [...leases.values()].filter(({ renewAt }) => renewAt <= now);
       for (const [leaseMs, group] of Map.groupBy(due, ({ leaseMs }) => leaseMs)) {
-        for (let i = 0; i < group.length; i += BATCH) await this.#renewBatch(queue, group.slice(i, i + BATCH), leaseMs);
+        for (let i = 0; i < group.length; i += BATCH) {
+          // Those relinquished while the batch before was on its way must not get a whole lease again.
+          const batch = group.slice(i, i + BATCH).filter((held) => leases.get(held.lease.fence) === held);
+          if (batch.length > 0) await this.#renewBatch(queue, batch, leaseMs);
+        }
       }
     }
   }
@@ -109,7 +120,8 @@ export class HeldLeases {
       batch.map(({ lease }) => lease),
       leaseMs,
     );
-    const renewAt = performance.now() + leaseMs * RENEW_AFTER;
+    const waitMs = ends ? leaseMs * RENEW_AFTER : Math.min(leaseMs * RETRY_AFTER, RETRY_MOST_MS);
+    const renewAt = performance.now() + waitMs;
     for (const [i, held] of batch.entries()) {
       held.renewAt = renewAt;
       const end = ends?.[i];

@@ -185,6 +185,7 @@ export class Hub {
       if (line.waiters.size === 0) this.#drop(line);
       return;
     }
+    for (const { weights } of line.waiters) weights?.foundEmpty(line.queue);
     // A timer may fire up to 1 ms early, and then Redis would find nothing due.
     const waitMs = Math.min(
       nextDueMs === undefined ? this.#options.fallbackMs : nextDueMs + 1,
@@ -202,7 +203,10 @@ export class Hub {
     }
     for (const name of rivals) {
       const rival = this.#lines.get(name);
-      if (rival && rival !== line && rival.state.kind === "resting" && this.#wanted(rival)) void this.#serve(rival);
+      if (!rival || rival === line) continue;
+      // It was served without those who had to look here first.
+      if (rival.state.kind === "serving") rival.lookAgain = true;
+      else if (rival.state.kind === "resting" && this.#wanted(rival)) void this.#serve(rival);
     }
   }
 
@@ -256,10 +260,11 @@ export class Hub {
       if (jobs.length > 0) this.#deliver(line, waiter, jobs);
       weights?.took(line.queue, jobs.length);
       if (jobs.length < claimed && !reservation.remaining) {
-        weights?.foundEmpty(line.queue);
         consumer.missed(line.queue);
       }
-      if (weights && jobs.length > 0) this.wake(consumer);
+      // What it did not get here it may get elsewhere, where its claim had stood in the way.
+      const gotLess = jobs.length < claimed && reservation.remaining;
+      if (consumer.queues.length > 1 && (gotLess || (weights && jobs.length > 0))) this.wake(consumer);
     }
   }
 

@@ -14,9 +14,19 @@ export type ReserveOptions = {
   readonly workerId: string;
 };
 
+/**
+ * A single call has no past from which its fair share could follow. So under policy "weighted" its queues are put into
+ * an order that is drawn by their weights, and served strictly: over many calls, each comes first in proportion.
+ */
+function drawnByWeight(queues: readonly QueueShare[]): QueueShare[] {
+  // Efraimidis and Spirakis, 2006: the greatest of random^(1/weight) is each queue's in proportion to its weight.
+  const keyed = queues.map((queue) => ({ queue, key: Math.random() ** (1 / queue.weight) }));
+  return keyed.sort((a, b) => b.key - a.key).map(({ queue }) => queue);
+}
+
 class ReserveCall implements Consumer {
   readonly queues: readonly QueueShare[];
-  readonly policy: QueuePolicy;
+  readonly policy = "strict";
   readonly workerId: string;
   readonly leaseMs: number;
   readonly #maxJobs: number;
@@ -26,13 +36,13 @@ class ReserveCall implements Consumer {
   readonly #answersEmpty: boolean;
   #answered = false;
 
+  /** Both are called once, and at once: whatever else the hub has for this call must go back. */
   constructor(
     options: ReserveOptions,
     onAnswer: (jobs: readonly LeasedJob[]) => void,
     onFailure: (error: unknown) => void,
   ) {
-    this.queues = options.queues;
-    this.policy = options.policy;
+    this.queues = options.policy === "weighted" ? drawnByWeight(options.queues) : options.queues;
     this.workerId = options.workerId;
     this.leaseMs = options.leaseMs;
     this.#maxJobs = options.maxJobs;
@@ -75,7 +85,17 @@ export class ReserveCalls {
   async reserve(options: ReserveOptions, signal: AbortSignal): Promise<readonly LeasedJob[]> {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<readonly LeasedJob[]>();
-    const call = new ReserveCall(options, resolve, reject);
+    const call: ReserveCall = new ReserveCall(
+      options,
+      (jobs) => {
+        this.#hub.leave(call);
+        resolve(jobs);
+      },
+      (error) => {
+        this.#hub.leave(call);
+        reject(error);
+      },
+    );
     const onAbort = () => reject(signal.reason);
     const timer = options.waitMs > 0 ? setTimeout(() => resolve([]), options.waitMs) : undefined;
     signal.addEventListener("abort", onAbort, { once: true });

@@ -3,6 +3,7 @@
  * idempotent, so none has to lead. A queue is swept when its last sweep, or a lease that this broker let run out, said
  * that something would be due, and at intervals, because another broker may have put something in the meantime.
  */
+import { BatonError } from "../model/errors.ts";
 import type { Logger } from "../model/log.ts";
 
 export type SweeperOptions = {
@@ -75,15 +76,25 @@ export class Sweeper {
         if (at <= performance.now()) await this.#sweep(queue);
       }
     } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
-      this.#options.log.warn("sweep failed", { error: message });
+      this.#options.log.warn("queues not swept", { error: messageOf(error) });
       this.#listAt = performance.now() + this.#options.intervalMs;
       for (const [queue, at] of this.#due) this.#due.set(queue, Math.max(at, this.#listAt));
     }
   }
 
+  /** Redis away ends the round; what is wrong with one queue is that queue's. */
+  async #trySweep(queue: string): Promise<{ more: boolean; nextDueMs: number | undefined }> {
+    try {
+      return await this.#options.sweep(queue);
+    } catch (error) {
+      if (error instanceof BatonError && error.code === "UNAVAILABLE") throw error;
+      this.#options.log.error("a queue cannot be swept", { queue, error: messageOf(error) });
+      return { more: false, nextDueMs: undefined };
+    }
+  }
+
   async #sweep(queue: string): Promise<void> {
-    const { more, nextDueMs } = await this.#options.sweep(queue);
+    const { more, nextDueMs } = await this.#trySweep(queue);
     const interval = Math.max(this.#options.intervalMs, this.#due.size * SPACING_MS);
     const wait = more ? 0 : Math.min(nextDueMs === undefined ? interval : nextDueMs + 1, interval);
     this.#due.set(queue, performance.now() + wait);
@@ -95,4 +106,8 @@ export class Sweeper {
     }
     this.#listAt = performance.now() + LIST_EVERY_MS;
   }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -6,7 +6,7 @@ import { existsSync, realpathSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const [major, minor] = process.versions.node.split(".").map(Number);
-const isNewEnough = major > 23 || (major === 23 && minor >= 6) || (major === 22 && minor >= 18);
+const isNewEnough = major >= 24 || (major === 22 && minor >= 18);
 
 if (isNewEnough) {
   // Node strips no types below node_modules: an installed package runs its built files.

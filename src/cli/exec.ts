@@ -9,7 +9,7 @@ import type { Readable, Writable } from "node:stream";
 import { PermanentError, type WorkerJob } from "../client/index.ts";
 
 /** The broker's default for a result. */
-const STDOUT_LIMIT_BYTES = 4 * 1024 * 1024;
+const STDOUT_LIMIT_BYTES = 3 * 1024 * 1024;
 /** The contract's limit on an error's message. */
 const STDERR_KEPT_BYTES = 16 * 1024;
 /** Between the wish to end and the end. */

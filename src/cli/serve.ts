@@ -7,7 +7,10 @@ import { UsageError } from "./options.ts";
 /** What draining may take beyond its grace: the streams are closed by then, and only files and sockets are left. */
 const STOP_LIMIT_MS = 5_000;
 
-const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+/** Ctrl-C under npm arrives twice: from the terminal, and from npm, which passes it on. */
+const SAME_KEYPRESS_MS = 200;
 
 type Signal = keyof typeof EXIT_CODES;
 
@@ -17,8 +20,8 @@ export const serve: Command = {
   summary: "Runs a broker, with a Redis of its own unless --redis-url names one.",
   help() {
     const notes = [
-      "Each setting has a flag and a variable; the flag wins. SIGTERM or SIGINT lets workers finish for up to",
-      "--drain-grace, then exits with 0; a second one ends the broker at once.",
+      "Each setting has a flag and a variable; the flag wins. SIGTERM, SIGINT or SIGHUP lets workers finish for up",
+      "to --drain-grace, then exits with 0; a second one ends the broker at once.",
     ];
     return [`baton serve ${this.usage}`, this.summary, `Settings:\n${helpText()}`, notes.join("\n")].join("\n\n");
   },
@@ -29,7 +32,15 @@ export const serve: Command = {
     try {
       // Loaded here, so that the other commands start without the broker's libraries.
       const { startServer } = await import("../server.ts");
-      const server = await startServer(settings, log);
+      const starting = new AbortController();
+      void signals.first.then(() => starting.abort());
+      const server = await startServer(settings, log, starting.signal).catch((error: unknown) => {
+        if (!starting.signal.aborted) throw error;
+      });
+      if (server === undefined) {
+        log.info("stopped before it was ready");
+        return 0;
+      }
       print(io, `baton ready: grpc ${server.grpcAddress}`);
       const asked = await Promise.race([signals.first, server.closed]);
       if (asked === undefined) throw new Error("the broker has stopped by itself");
@@ -57,22 +68,22 @@ function settingsFrom(argv: readonly string[], env: Io["env"]) {
   }
 }
 
-/** The first signal is a wish to stop, which also waits for a start that is under way; the second ends the process. */
+/** The first signal is a wish to stop, which also ends a start that is under way; the second ends the process. */
 function listenForSignals(): { readonly first: Promise<Signal>; stop(): void } {
   const { promise, resolve } = Promise.withResolvers<Signal>();
-  let asked = false;
+  let askedAt: number | undefined;
   const onSignal = (signal: Signal) => {
-    if (asked) process.exit(EXIT_CODES[signal]);
-    asked = true;
+    const isEcho = signal === "SIGINT" && askedAt !== undefined && performance.now() - askedAt < SAME_KEYPRESS_MS;
+    if (askedAt !== undefined && !isEcho) process.exit(EXIT_CODES[signal]);
+    askedAt ??= performance.now();
     resolve(signal);
   };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
+  const names = Object.keys(EXIT_CODES) as Signal[];
+  for (const name of names) process.on(name, onSignal);
   return {
     first: promise,
     stop: () => {
-      process.off("SIGINT", onSignal);
-      process.off("SIGTERM", onSignal);
+      for (const name of names) process.off(name, onSignal);
     },
   };
 }

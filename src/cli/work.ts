@@ -24,7 +24,7 @@ const NOTES = `The command is run by /bin/sh, once for each job. It gets
   BATON_HEADER_<NAME>         each header: in capitals, and _ for what is no letter or digit
   BATON_HEADERS               all headers, as a JSON object
 and decides what becomes of the job by how it exits:
-  0            completed; what it wrote to stdout is the result, at most 4 MiB
+  0            completed; what it wrote to stdout is the result, at most 3 MiB
   100          failed for good: trying again is of no use
   other        failed, to be tried again; the end of stderr is the message, EXIT_<status> or SIGNAL_<name> the type
 
@@ -92,6 +92,7 @@ async function untilStopped(worker: Worker): Promise<void> {
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
+  process.on("SIGHUP", onSignal);
   try {
     // A refusal for good comes out of `closed`.
     worker.start().catch(() => {});
@@ -99,6 +100,7 @@ async function untilStopped(worker: Worker): Promise<void> {
   } finally {
     process.off("SIGINT", onSignal);
     process.off("SIGTERM", onSignal);
+    process.off("SIGHUP", onSignal);
   }
 }
 

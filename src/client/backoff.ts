@@ -1,6 +1,6 @@
 /** Waiting between attempts: exponential, with jitter, so that clients that failed together don't return together. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { isUnavailable } from "./error.ts";
+import { isDeadlineExceeded, isUnavailable } from "./error.ts";
 
 export type BackoffOptions = { readonly initialMs: number; readonly maxMs: number };
 
@@ -21,11 +21,15 @@ export async function repeatWhileUnavailable<T>(
   { deadlineMs, signal }: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined },
 ): Promise<T> {
   const endsAt = performance.now() + deadlineMs;
+  let lastWord: unknown;
   for (let n = 1; ; n++) {
     try {
       return await attempt(Math.max(1, endsAt - performance.now()));
     } catch (error) {
+      // An attempt that the deadline cut short says less than the one before.
+      if (lastWord !== undefined && isDeadlineExceeded(error)) throw lastWord;
       if (!isUnavailable(error)) throw error;
+      lastWord = error;
       const waitMs = Math.max(backoffMs(n, CALL_BACKOFF), error.retryAfterMs ?? 0);
       if (performance.now() + waitMs >= endsAt) throw error;
       await pause(waitMs, signal);

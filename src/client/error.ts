@@ -71,6 +71,11 @@ export function isUnavailable(error: unknown): error is BatonClientError {
   return error instanceof BatonClientError && error.code === "UNAVAILABLE";
 }
 
+/** True when the call's time was up. */
+export function isDeadlineExceeded(error: unknown): boolean {
+  return error instanceof BatonClientError && error.code === "DEADLINE_EXCEEDED";
+}
+
 /** From the error that a gRPC call ended with. */
 export function fromServiceError(error: ServiceError): BatonClientError {
   const encoded = error.metadata?.get("grpc-status-details-bin")[0];

@@ -58,13 +58,15 @@ function connect(
 }
 
 /**
- * For scripts and single commands. What was in flight when the connection broke is sent again after it is back: every
- * script is safe to run twice. What is sent while there is no connection fails at once.
+ * For scripts and single commands. What is sent while there is no connection fails at once. ioredis must not send
+ * again what was in flight when the connection broke: it would do so also for callers that have long been told that
+ * their time was up, and who may have done the opposite since. ScriptRunner does it, within the caller's time.
  */
 export function connectCommands(options: ConnectionOptions): Redis {
   return connect(options, "commands", {
     commandTimeout: options.timeoutMs,
     enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: null,
   });
 }
@@ -83,10 +85,14 @@ export function connectSubscriber(options: ConnectionOptions): Redis {
   return connect(options, "subscriber", { maxRetriesPerRequest: null, autoResubscribe: true });
 }
 
-/** Connects them; throws with a sentence when that takes longer than the limit. */
-export async function waitUntilReady(connections: readonly Redis[], limitMs: number): Promise<void> {
+/** Connects them; throws with a sentence when that takes longer than the limit, and when the signal aborts. */
+export async function waitUntilReady(
+  connections: readonly Redis[],
+  limitMs: number,
+  signal: AbortSignal,
+): Promise<void> {
   const timer = new AbortController();
-  const tooLate = delay(limitMs, undefined, { signal: timer.signal }).then(() => {
+  const tooLate = delay(limitMs, undefined, { signal: AbortSignal.any([timer.signal, signal]) }).then(() => {
     throw new Error(`Redis did not answer within ${limitMs} ms: is it running, and is BATON_REDIS_URL right?`);
   });
   try {

@@ -22,7 +22,15 @@ export class LeaseEnds {
   /** channel → {queue, how many want it}. */
   readonly #channels = new Map<string, { readonly queue: string; followers: number }>();
 
-  constructor(redis: Redis, namespace: string, log: Logger, onEnd: (lease: EndedLease) => void) {
+  constructor(
+    redis: Redis,
+    namespace: string,
+    log: Logger,
+    onEnd: (lease: EndedLease) => void,
+    /** The connection was lost, and with it maybe some messages. */
+    onGap: () => void,
+  ) {
+    redis.on("ready", onGap);
     this.#redis = redis;
     this.#namespace = namespace;
     this.#log = log;

@@ -1,4 +1,5 @@
 /** Runs scripts by their SHA, and again by their text when Redis does not know them (new server, SCRIPT FLUSH). */
+import { setTimeout as delay } from "node:timers/promises";
 import type { Redis } from "ioredis";
 import { storeFull, storeUnavailable } from "../model/errors.ts";
 import { QUEUE_PARTS, queueKey, queuePrefix } from "./keys.ts";
@@ -22,6 +23,14 @@ export type ScriptRunnerOptions = {
 /** As many queues as a broker keeps the ready-made key arguments of; beyond that they are made again. */
 const MAX_CACHED_QUEUES = 10_000;
 
+/** Where the connection sets none. */
+const DEFAULT_TIMEOUT_MS = 5_000;
+const RECONNECT_POLL_MS = 20;
+
+class ConnectionLost extends Error {
+  override readonly message = "the connection to Redis was lost";
+}
+
 /** What Redis says when it is there but cannot work now. */
 const NOT_NOW = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MISCONF|BUSY|NOREPLICAS)/;
 
@@ -31,6 +40,9 @@ export class ScriptRunner {
   readonly #defaults: string;
   readonly #clock: (() => number) | undefined;
   readonly #scripts = loadScripts();
+  readonly #timeoutMs: number;
+  /** Of the calls in flight: what ends them when the connection is lost, of which ioredis says nothing. */
+  readonly #inFlight = new Set<() => void>();
   readonly #headers = new Map<string, { keys: readonly string[]; prefix: string }>();
 
   constructor({ redis, namespace, defaults, clock }: ScriptRunnerOptions) {
@@ -38,27 +50,62 @@ export class ScriptRunner {
     this.#namespace = namespace;
     this.#defaults = JSON.stringify(defaults);
     this.#clock = clock;
+    this.#timeoutMs = redis.options.commandTimeout ?? DEFAULT_TIMEOUT_MS;
+    redis.on("close", () => {
+      for (const lose of this.#inFlight) lose();
+    });
   }
 
   async run(name: ScriptName, queue: string, args: readonly ScriptArgument[]): Promise<Reply> {
     const { keys, prefix } = this.#header(queue);
     const time = this.#clock?.().toFixed(0) ?? "";
     const rest = [keys.length, ...keys, time, queue, prefix, this.#defaults, ...args];
+    const endsAt = performance.now() + this.#timeoutMs;
+    try {
+      return await this.#attempt(name, rest);
+    } catch (error) {
+      // The script may have run or not; it is safe to run twice.
+      if (!(error instanceof ConnectionLost) || !(await this.#isBackBefore(endsAt))) throw asBatonError(error);
+    }
+    return await this.#attempt(name, rest).catch((error: unknown) => Promise.reject(asBatonError(error)));
+  }
+
+  async #attempt(name: ScriptName, rest: readonly ScriptArgument[]): Promise<Reply> {
     const { sha, source } = this.#scripts[name];
     try {
       return await this.#call("EVALSHA", sha, rest);
     } catch (error) {
-      if (!isReply(error, "NOSCRIPT")) throw asBatonError(error);
+      if (!isReply(error, "NOSCRIPT")) throw error;
     }
-    try {
-      return await this.#call("EVAL", source, rest);
-    } catch (error) {
-      throw asBatonError(error);
-    }
+    return await this.#call("EVAL", source, rest);
   }
 
-  async #call(command: "EVAL" | "EVALSHA", script: string, rest: readonly ScriptArgument[]): Promise<Reply> {
-    return (await this.#redis.callBuffer(command, script, ...rest)) as Reply;
+  #call(command: "EVAL" | "EVALSHA", script: string, rest: readonly ScriptArgument[]): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      const lose = () => {
+        this.#inFlight.delete(lose);
+        reject(new ConnectionLost());
+      };
+      this.#inFlight.add(lose);
+      this.#redis.callBuffer(command, script, ...rest).then(
+        (reply) => {
+          this.#inFlight.delete(lose);
+          resolve(reply as Reply);
+        },
+        (error: unknown) => {
+          this.#inFlight.delete(lose);
+          reject(error);
+        },
+      );
+    });
+  }
+
+  async #isBackBefore(endsAt: number): Promise<boolean> {
+    while (this.#redis.status !== "ready") {
+      if (performance.now() >= endsAt || this.#redis.status === "end") return false;
+      await delay(RECONNECT_POLL_MS);
+    }
+    return true;
   }
 
   #header(queue: string): { keys: readonly string[]; prefix: string } {

@@ -205,9 +205,14 @@ export class Store {
     } while (cursor !== "0");
   }
 
-  /** Throws when Redis does not answer. */
+  /** Throws when Redis does not answer; a connection that looks alive and is not is then replaced. */
   async ping(): Promise<void> {
-    await this.#redis.ping().catch((error: unknown) => Promise.reject(asBatonError(error)));
+    try {
+      await this.#redis.ping();
+    } catch (error) {
+      if (this.#redis.status === "ready") this.#redis.disconnect(true);
+      throw asBatonError(error);
+    }
   }
 
   /** Before a queue's first put: were it after, a crash in between would leave jobs that no sweep finds. */

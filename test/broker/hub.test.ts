@@ -291,6 +291,41 @@ describe("the hub", () => {
     }
   });
 
+  it("loses no job to a weighted Reserve that finds jobs in several queues at once", async () => {
+    const names = [`${queue}-a`, `${queue}-b`];
+    for (const name of names) {
+      await client.putMany(Array.from({ length: 100 }, (_, i) => ({ queue: name, id: `${i}` })));
+    }
+    const selectors = names.map((name, i) => ({ name, weight: i + 1 }));
+    const got: ReservedJob[] = [];
+    for (;;) {
+      const jobs = await client.reserve({ queues: selectors, policy: "WEIGHTED", maxJobs: 7 });
+      if (jobs.length === 0) break;
+      got.push(...jobs);
+    }
+    expect(new Set(got.map((job) => `${job.queue} ${job.id}`)).size).toBe(200);
+    expect(got.every(({ attempt }) => attempt === 1)).toBe(true);
+  });
+
+  it("serves weighted Reserve calls in proportion, whatever the order of the queues", async () => {
+    const names = [`${queue}-1`, `${queue}-9`];
+    for (const name of names) {
+      await client.putMany(Array.from({ length: 300 }, (_, i) => ({ queue: name, id: `${i}` })));
+    }
+    const selectors = [
+      { name: names[0] as string, weight: 1 },
+      { name: names[1] as string, weight: 9 },
+    ];
+    let light = 0;
+    for (let i = 0; i < 300; i++) {
+      const [job] = await client.reserve({ queues: selectors, policy: "WEIGHTED" });
+      if (job?.queue === names[0]) light++;
+    }
+    // 30 are expected; more than 5 standard deviations away is once in millions.
+    expect(light).toBeGreaterThan(3);
+    expect(light).toBeLessThan(57);
+  });
+
   it("uses as many Redis connections for 200 streams as for one", async () => {
     const count = async () => ((await admin.client("LIST")) as string).trim().split("\n").length;
     await subscribe();

@@ -1,10 +1,15 @@
 /** SIGTERM, as a deployment sends it: workers may finish, nothing new is handed out, and the process ends by itself. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BatonClient } from "../../src/client/index.ts";
 import { startBroker, type TestBroker } from "../support/broker.ts";
 import { startRedis, type TestRedis } from "../support/redis.ts";
 import { until, within } from "../support/wait.ts";
 import { type BrokerProcess, startBrokerProcess } from "./broker-process.ts";
+import { startProgram } from "./program.ts";
 import { RawClient, subscribeAndNeverRead } from "./raw-client.ts";
 import { openStream } from "./worker-stream.ts";
 
@@ -139,5 +144,60 @@ describe("a broker that gets SIGTERM", { timeout: 60_000 }, () => {
     expect(ended.code).toBe(143);
     const isBack = async () => (await observer.get("twice", "1")).state === "READY";
     await until(isBack, { what: "the lease to end", withinMs: 10_000 });
+  });
+});
+
+describe("a broker that is told to stop", () => {
+  const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+  let folder: string;
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), "baton-stop-"));
+  });
+
+  afterEach(async () => {
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it("through npm drains too, and npm ends with it", async () => {
+    const npm = startProgram("npm", ["start", "--", "--grpc-addr", "127.0.0.1:0", "--data-dir", folder], {
+      cwd: ROOT,
+      group: true,
+    });
+    try {
+      await npm.saw("baton ready");
+      npm.child.kill("SIGTERM");
+      expect(await within(npm.ended, { what: "npm to end", withinMs: 15_000 })).toMatchObject({ code: 0 });
+      expect(npm.output()).toContain("stopped");
+    } finally {
+      await npm.kill();
+    }
+  });
+
+  it("by the end of its terminal drains, and takes its Redis with it", async () => {
+    const broker = await startBrokerProcess("--data-dir", folder);
+    try {
+      broker.child.kill("SIGHUP");
+      expect(await broker.waitForEnd()).toMatchObject({ code: 0, signal: null });
+      expect(() => process.kill(broker.redisPid ?? 0, 0)).toThrow("ESRCH");
+    } finally {
+      await broker.kill();
+    }
+  });
+
+  it("while it starts ends at once", async () => {
+    const address = "redis://127.0.0.1:1";
+    const broker = startProgram(process.execPath, [
+      join(ROOT, "src/cli/baton.js"),
+      ...["serve", "--grpc-addr", "127.0.0.1:0", "--redis-url", address, "--redis-connect-timeout", "60s"],
+    ]);
+    try {
+      await broker.saw("ECONNREFUSED");
+      broker.child.kill("SIGTERM");
+      expect(await within(broker.ended, { what: "the broker to end", withinMs: 5_000 })).toMatchObject({ code: 0 });
+      expect(broker.output()).toContain("stopped before it was ready");
+    } finally {
+      await broker.kill();
+    }
   });
 });

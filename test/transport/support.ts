@@ -63,7 +63,12 @@ export async function startLink(address: string) {
   const sockets = new Set<Socket>();
   const [host, port] = address.split(":");
   let frozen = false;
+  let closed = false;
   const relay = createServer((near) => {
+    if (closed) {
+      near.destroy();
+      return;
+    }
     const far = connect(Number(port), host);
     for (const socket of [near, far]) {
       sockets.add(socket);
@@ -76,7 +81,10 @@ export async function startLink(address: string) {
   });
   await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
   const { port: relayPort } = relay.address() as AddressInfo;
-  const client = new Client(`127.0.0.1:${relayPort}`, credentials.createInsecure());
+  // A pool of its own: in the shared one the connection would outlive the client, and go on connecting.
+  const client = new Client(`127.0.0.1:${relayPort}`, credentials.createInsecure(), {
+    "grpc.use_local_subchannel_pool": 1,
+  });
   const cut = () => {
     for (const socket of sockets) socket.destroy();
   };
@@ -89,6 +97,7 @@ export async function startLink(address: string) {
     },
     async [Symbol.asyncDispose]() {
       client.close();
+      closed = true;
       cut();
       await new Promise((resolve) => relay.close(resolve));
     },

@@ -1,0 +1,80 @@
+import { Redis } from "ioredis";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type { Logger } from "../../src/model/log.ts";
+import { connectCommands, disconnect, waitUntilReady } from "../../src/store/connection.ts";
+import { Store } from "../../src/store/store.ts";
+import { startRedis, type TestRedis } from "../support/redis.ts";
+import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.ts";
+import { until } from "../support/wait.ts";
+
+const TIMEOUT_MS = 500;
+const silent: Logger = { info: () => {}, warn: () => {}, error: () => {} };
+
+describe("a store whose connection fails", () => {
+  let server: TestRedis;
+  let direct: Redis;
+  let proxy: TcpProxy;
+  let commands: Redis;
+  let store: Store;
+  let elsewhere: Store;
+
+  const storeOn = (redis: Redis) =>
+    new Store({ redis, namespace: "loss", defaultRetentionMs: 60_000, deadLetterMax: 10, deadLetterAgeMs: 60_000 });
+  const job = (id: string) => ({ id, spec: Buffer.from(id), priority: 0, conflict: "reject" as const });
+
+  beforeAll(async () => {
+    server = await startRedis();
+    direct = new Redis(server.socketPath);
+    elsewhere = storeOn(direct);
+  });
+
+  afterAll(async () => {
+    direct.disconnect();
+    await server.stop();
+  });
+
+  beforeEach(async () => {
+    await direct.flushall();
+    proxy = await startTcpProxy(server.socketPath);
+    commands = connectCommands({
+      address: { url: `redis://127.0.0.1:${proxy.port}` },
+      timeoutMs: TIMEOUT_MS,
+      log: silent,
+    });
+    await waitUntilReady([commands], 5_000, new AbortController().signal);
+    store = storeOn(commands);
+    await store.put("q", [job("first")]);
+  });
+
+  afterEach(async () => {
+    await disconnect(commands);
+    await proxy.stop();
+  });
+
+  it("does not do later what it has said it could not do", async () => {
+    proxy.lose("requests");
+    await expect(store.delete("q", "first")).rejects.toMatchObject({ reason: "STORE_UNAVAILABLE" });
+    // The caller repeats it through another broker, and puts the id anew.
+    await elsewhere.delete("q", "first");
+    await elsewhere.put("q", [job("first")]);
+    proxy.cut();
+    await until(async () => (await store.get("q", "first"))?.state === "READY", { what: "the connection to be back" });
+    await store.put("q", [job("second")]);
+    expect((await elsewhere.get("q", "first"))?.state).toBe("READY");
+  });
+
+  it("gives the answer of a script that ran before its connection broke", async () => {
+    proxy.lose("replies");
+    const put = store.put("q", [job("once")]);
+    await until(() => direct.hexists("loss:{q}:spec", "once"), { what: "the put to have run" });
+    proxy.cut();
+    expect(await put).toEqual([{ kind: "created", state: "READY" }]);
+  });
+
+  it("replaces a connection that looks alive and is not", async () => {
+    proxy.lose("requests");
+    await expect(store.ping()).rejects.toMatchObject({ reason: "STORE_UNAVAILABLE" });
+    await until(() => store.ping().then(() => true), { what: "a connection that works" });
+    expect((await store.get("q", "first"))?.state).toBe("READY");
+  });
+});
