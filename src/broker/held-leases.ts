@@ -13,6 +13,8 @@ export type Holder = { onLeaseEnd(lease: Lease, reason: LeaseEnd): void };
 
 type HeldLease = { readonly lease: Lease; readonly leaseMs: number; readonly holder: Holder; renewAt: number };
 
+type Relinquished = { readonly queue: string; readonly leases: readonly Lease[]; readonly graceMs: number };
+
 export type HeldLeasesOptions = {
   readonly extend: (queue: string, leases: readonly Lease[], leaseMs: number) => Promise<Extension>;
   /** A lease of this queue will run out so soon. */
@@ -32,6 +34,8 @@ const BATCH = 1_000;
 export class HeldLeases {
   readonly #options: HeldLeasesOptions;
   readonly #queues = new Map<string, Map<number, HeldLease>>();
+  /** What Redis could not be told yet: at most what the streams that ended meanwhile held. */
+  readonly #relinquished: Relinquished[] = [];
   #timer: NodeJS.Timeout | undefined;
   #renewing: Promise<void> | undefined;
 
@@ -84,14 +88,19 @@ export class HeldLeases {
     for (const lease of leases) this.#forget(lease);
   }
 
-  /** Keeps these leases no longer: they run out after the grace. */
+  /** Keeps these leases no longer: they run out after the grace, even if Redis has to be asked again and again for it. */
   async relinquish(leases: readonly Lease[], graceMs: number): Promise<void> {
     this.forget(leases);
     for (const [queue, group] of Map.groupBy(leases, ({ queue }) => queue)) {
       for (let i = 0; i < group.length; i += BATCH) {
-        await this.#extend(queue, group.slice(i, i + BATCH), graceMs);
+        await this.#relinquishBatch({ queue, leases: group.slice(i, i + BATCH), graceMs });
       }
     }
+  }
+
+  async #relinquishBatch(batch: Relinquished): Promise<void> {
+    const ends = await this.#extend(batch.queue, batch.leases, batch.graceMs);
+    if (!ends) this.#relinquished.push(batch);
   }
 
   #forget({ queue, fence }: Lease): void {
@@ -101,6 +110,7 @@ export class HeldLeases {
   }
 
   async #renew(): Promise<void> {
+    for (const batch of this.#relinquished.splice(0)) await this.#relinquishBatch(batch);
     const now = performance.now();
     for (const [queue, leases] of this.#queues) {
       const due = [...leases.values()].filter(({ renewAt }) => renewAt <= now);

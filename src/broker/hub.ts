@@ -109,7 +109,14 @@ export class Hub {
   #lineOf(queue: string): Line {
     let line = this.#lines.get(queue);
     if (!line) {
-      line = { queue, waiters: new Set(), state: { kind: "resting" }, lookAgain: false, unanswered: undefined };
+      line = {
+        queue,
+        waiters: new Set(),
+        state: { kind: "resting" },
+        lookAgain: false,
+        unanswered: undefined,
+        failed: false,
+      };
       this.#lines.set(queue, line);
     }
     return line;
@@ -157,6 +164,7 @@ export class Hub {
       const { reserve, brokerId } = this.#options;
       const reservation = await reserve(line.queue, brokerId, call.number, call.claims);
       line.unanswered = undefined;
+      line.failed = false;
       if (reservation.nextDueMs !== undefined) this.#options.onNextDue(line.queue, reservation.nextDueMs);
       this.#handOut(line, call, reservation);
       if (!reservation.remaining && !line.lookAgain) {
@@ -170,7 +178,8 @@ export class Hub {
 
   #retryLater(line: Line, error: unknown): void {
     const message = error instanceof Error ? error.message : String(error);
-    this.#options.log.warn("reserve failed, trying again", { queue: line.queue, error: message });
+    if (!line.failed) this.#options.log.warn("reserve fails, trying again", { queue: line.queue, error: message });
+    line.failed = true;
     for (const { consumer } of [...line.waiters]) consumer.failed(error);
     if (this.#stopped) {
       this.#setState(line, { kind: "resting" });

@@ -31,4 +31,6 @@ export type Line = {
   /** Somebody came, or the bell rang, while a call was in flight: look once more before listening. */
   lookAgain: boolean;
   unanswered: ReserveCall | undefined;
+  /** The last call failed: that has been logged, and is not again until one succeeds. */
+  failed: boolean;
 };
