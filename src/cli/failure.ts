@@ -6,7 +6,12 @@ export function failureText(error: unknown): string {
   if (!(error instanceof BatonClientError)) return error instanceof Error ? error.message : String(error);
   const name = error.reason === undefined ? error.code : `${error.code}/${error.reason}`;
   const lines = [`${error.message} (${name})`];
-  if (isUnreachable(error)) lines.push("is a broker running there? baton serve starts one; --addr names another");
+  if (isUnreachable(error)) {
+    // gRPC says it with a history of its attempts; what the system said, and where, is at its end.
+    const [, cause, address] = /connect (\w+) (\S+?)\.?(?:\s|$)/.exec(error.message) ?? [];
+    if (address !== undefined) lines[0] = `no broker answers at ${address} (${cause})`;
+    lines.push("is a broker running there? baton serve starts one; --addr names another");
+  }
   for (const { field, description } of error.violations) lines.push(`  ${field}: ${description}`);
   return lines.join("\n");
 }

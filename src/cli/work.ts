@@ -66,7 +66,7 @@ export const work = command({
         workerId: values.workerId,
         stopTimeoutMs: values.stopTimeout,
         handler: async (job, { signal }) => resultOf(await exec(line, job, { signal, stderr: io.stderr })),
-        onError: (error, context) => reportError(error, context, values.json, io),
+        onError: errorReporter(values.json, io),
         onReleased: (job, outcome, result) => {
           completed = outcome.outcome === "completed";
           reportReleased(job, outcome, result, values.json, io);
@@ -116,9 +116,16 @@ function reportReleased(job: ReservedJob, outcome: Outcome, result: ReleaseResul
   print(io, `${queue} ${id} attempt ${attempt} ${outcome.outcome}${why}, now ${next}`);
 }
 
-function reportError(error: unknown, { during, job }: WorkerErrorContext, json: boolean, io: Io): void {
-  // A command that failed is no error of the worker: the release says so.
-  if (during === "handler") return;
-  const what = job === undefined ? during : `${during} of ${job.queue} ${job.id}`;
-  io.stderr.write(json ? `${failureJson(error)}\n` : `baton: ${what}: ${failureText(error)}\n`);
+/** A stream that cannot be opened is tried again every few seconds: the same trouble is told once. */
+function errorReporter(json: boolean, io: Io): (error: unknown, context: WorkerErrorContext) => void {
+  let told = "";
+  return (error, { during, job }) => {
+    // A command that failed is no error of the worker: the release says so.
+    if (during === "handler") return;
+    const what = job === undefined ? during : `${during} of ${job.queue} ${job.id}`;
+    const text = json ? `${failureJson(error)}\n` : `baton: ${what}: ${failureText(error)}\n`;
+    if (during === "stream" && text === told) return;
+    told = text;
+    io.stderr.write(text);
+  };
 }

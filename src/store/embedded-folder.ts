@@ -28,7 +28,9 @@ const TOUCH_INTERVAL_MS = 6 * 60 * 60 * 1_000;
 export async function openRedisFolder(dataDir: string): Promise<RedisFolder> {
   const wanted = join(resolve(dataDir), "redis");
   // Only what is created here gets this mode: a data folder that exists may be shared on purpose.
-  await mkdir(wanted, { recursive: true, mode: 0o700 });
+  await mkdir(wanted, { recursive: true, mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+    throw new Error(`the data folder ${dataDir} cannot be used (${error.code}): choose another --data-dir`);
+  });
   await claim(wanted);
   const path = await realpath(wanted);
   if (Buffer.byteLength(path) + LONGEST_SOCKET_NAME_BYTES <= MAX_SOCKET_PATH_BYTES) {

@@ -73,7 +73,14 @@ describe("baton", () => {
   it("exits with 1 and says what to do when no broker is there", async () => {
     const { code, stderr } = await run(["get", "q", "1", "--addr", "127.0.0.1:1", "--timeout", "300ms"]);
     expect(code).toBe(1);
+    expect(stderr).toContain("baton: no broker answers at 127.0.0.1:1 (ECONNREFUSED)");
     expect(stderr).toContain("is a broker running there? baton serve starts one; --addr names another");
+  });
+
+  it("exits with 1 and says what to choose when the data folder cannot be one", async () => {
+    const { code, stderr } = await run(["serve", "--grpc-addr", "127.0.0.1:0", "--data-dir", "/dev/null/data"]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("the data folder /dev/null/data cannot be used (ENOTDIR): choose another --data-dir");
   });
 
   it("says so in JSON when asked for that", async () => {
