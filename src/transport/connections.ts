@@ -10,6 +10,7 @@
  */
 import { EventEmitter } from "node:events";
 import type { IncomingHttpHeaders, ServerHttp2Session } from "node:http2";
+import type { Socket } from "node:net";
 import type { Server } from "@grpc/grpc-js";
 
 const TIMEOUT_HEADER = "grpc-timeout";
@@ -24,17 +25,20 @@ export type Connections = {
 
 /** To be called as soon as the server is bound, before it reads from a connection. */
 export function watchConnections(server: Server): Connections {
-  const open = new Set<ServerHttp2Session>();
+  // Sessions, and the sockets below them: a socket may outlive its session, or not have one yet, and keep the port.
+  const open = new Set<ServerHttp2Session | Socket>();
+  const remember = (connection: ServerHttp2Session | Socket) => {
+    open.add(connection);
+    connection.once("close", () => open.delete(connection));
+  };
   for (const http2Server of http2ServersOf(server)) {
-    http2Server.on("session", (session: ServerHttp2Session) => {
-      open.add(session);
-      session.once("close", () => open.delete(session));
-    });
+    http2Server.on("session", remember);
+    http2Server.on("connection", remember);
     http2Server.prependListener("stream", dropOverlongTimeout);
   }
   return {
     destroy() {
-      for (const session of open) session.destroy();
+      for (const connection of open) connection.destroy();
     },
   };
 }

@@ -48,6 +48,9 @@ export type GrpcServer = {
 /** Health watches and reflection calls are ours and small; they must not compete with workers for maxStreams. */
 const MAX_SERVICE_STREAMS = 1_000;
 
+/** After the last connection was broken, its end is a matter of milliseconds. */
+const SHUTDOWN_LIMIT_MS = 1_000;
+
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
   const { address, services, limits, keepalive, log } = options;
   checkAddress(address);
@@ -131,14 +134,21 @@ function bind(server: Server, address: string): Promise<number> {
   });
 }
 
-/** Connections end when they have no call left; those that still have one after the grace are broken. */
+/**
+ * Connections end when they have no call left; those that still have one after the grace are broken. `tryShutdown` has
+ * been seen to wait for a connection that was there no more, so it is not waited for much longer than that.
+ */
 async function shutDown(server: Server, connections: Connections, graceMs: number): Promise<void> {
-  const timer = setTimeout(connections.destroy, graceMs);
+  const { promise: overdue, resolve: giveUp } = Promise.withResolvers<void>();
+  const breaking = setTimeout(connections.destroy, graceMs);
+  const givingUp = setTimeout(giveUp, graceMs + SHUTDOWN_LIMIT_MS);
+  const ended = new Promise<void>((resolve, reject) => {
+    server.tryShutdown((error) => (error === undefined ? resolve() : reject(error)));
+  });
   try {
-    await new Promise<void>((resolve, reject) => {
-      server.tryShutdown((error) => (error === undefined ? resolve() : reject(error)));
-    });
+    await Promise.race([ended, overdue]);
   } finally {
-    clearTimeout(timer);
+    clearTimeout(breaking);
+    clearTimeout(givingUp);
   }
 }
