@@ -36,7 +36,7 @@ if last and last[1] == number then
     end
   end
 else
-  local woken, more = move_due()
+  move_due()
   local record = { number, NOW }
 
   local claim, left = 0, 0
