@@ -3,7 +3,7 @@
  * transport → rpc → broker → store. Type-only imports count, too. test/architecture.test.ts runs this.
  */
 const ROOMS = {
-  model: { rooms: [], packages: [], builtins: false },
+  model: { rooms: [], packages: ["croner"], builtins: false },
   store: { rooms: ["model"], packages: ["ioredis"], builtins: true },
   broker: { rooms: ["store", "model"], packages: [], builtins: true },
   rpc: { rooms: ["broker", "model"], packages: ["@bufbuild/protobuf", "uuid"], builtins: true, gen: true },
