@@ -5,5 +5,6 @@ export const WORKLOADS: Readonly<Record<string, () => Promise<Workload>>> = {
   put: async () => (await import("./put.ts")).put,
   "life-cycle": async () => (await import("./life-cycle.ts")).lifeCycle,
   delivery: async () => (await import("./delivery.ts")).delivery,
+  backlog: async () => (await import("./backlog.ts")).backlog,
   memory: async () => (await import("./memory.ts")).memory,
 };

@@ -5,7 +5,7 @@
 -- KEYS     all parts of the queue
 -- ARGV     5 id
 -- Returns  the state the job was in, 0 when there was none
--- Publishes  the end of the lease when the job was RESERVED, and what move_due publishes; rings as move_due makes jobs READY
+-- Publishes  that the job is gone, and what move_due publishes; rings when a job became READY
 -- Twice    the second time there is no job any more
 local id = ARGV[FIRST]
 local woken = move_due()
@@ -13,12 +13,14 @@ load({ id })
 local job = jobs[id]
 local state = 0
 if job then
-  state = is_over(job) and 0 or job[F_STATE]
-  if state == RESERVED then
+  if is_over(job) then
+    remove(id, 'trim')
+  else
+    state = job[F_STATE]
     announce_end(id, job, 'DELETED')
+    remove(id, 'delete')
   end
-  remove(id, 'delete')
-  commit()
+  woken = commit() or woken
 end
 if woken then
   ring()

@@ -1,16 +1,20 @@
 #!lua
 -- @include due
--- Puts jobs, each as its on_conflict says when its id is taken.
+-- @include make
+-- Puts jobs, each as its on_conflict says when its id or its unique key is taken.
 --
 -- KEYS     all parts of the queue
 -- ARGV     5 nonce of this put (an integer; job i gets nonce + i)
 --          then for each job: id, spec, options: '' or JSON {priority, delay | run_at (ms), conflict: "keep" | "replace",
 --          policy: as F_POLICY}
--- Returns  2 bytes for each job: 2 created, 1 kept, 0 conflict; and the state of the job with that id
--- Publishes  nothing; rings when a job is READY, or due before all others
+-- Returns  2 bytes for each job: 2 created, 1 kept, 0 conflict, 4 kept for its unique key, 3 conflict of unique keys; and
+--          the state of the job with that id or key. Where unique keys were taken: an array of these bytes and, for each
+--          such job in their order, the id of the job that keeps its key
+-- Publishes  nothing, to those who watch what it put; rings when a job is READY, or due before all others
 -- Twice    a job made by the same put (nonce) is answered as created, and not made again
 local STRIDE = 3
 local PLAIN = {}
+local CONFLICT, KEPT, CREATED, UNIQUE_CONFLICT, UNIQUE_KEPT = 0, 1, 2, 3, 4
 local nonce = tonumber(ARGV[FIRST])
 local ids = {}
 for i = FIRST + 1, #ARGV, STRIDE do
@@ -21,15 +25,27 @@ load(ids)
 -- Decides on an id that is taken: may it be put anew?
 local function conflict_of(job, mode)
   if is_over(job) then
-    return 1
+    return CREATED
   end
   if mode == 'keep' then
-    return 0
+    return KEPT
   end
   if job[F_STATE] == COMPLETED or job[F_STATE] == FAILED then
-    return 1
+    return CREATED
   end
-  return mode == 'replace' and job[F_STATE] ~= RESERVED and 1 or -1
+  return mode == 'replace' and job[F_STATE] ~= RESERVED and CREATED or CONFLICT
+end
+
+-- The id of the job that keeps the unique key which these options name from this job; the job that it takes the place
+-- of does not, unless it has finished and keeps its key until its time.
+local function keeper_of(id, policy)
+  with_keys()
+  local keeper = unique.keeper({ [F_UNPACKED] = policy })
+  local own = jobs[id]
+  if keeper == id and own and own[F_STATE] < COMPLETED then
+    return nil
+  end
+  return keeper
 end
 
 -- A lease that has run out no longer stands in the way of a REPLACE.
@@ -43,40 +59,35 @@ if stale then
   woken = move_due()
 end
 
-local answer = {}
+local answer, keepers = {}, nil
 for n, id in ipairs(ids) do
   local at = FIRST + 1 + (n - 1) * STRIDE
   local options = ARGV[at + 2] ~= '' and cjson.decode(ARGV[at + 2]) or PLAIN
   local existing = jobs[id]
-  local verdict = 1
-  if existing and existing[F_NONCE] ~= nonce + n then
-    verdict = conflict_of(existing, options.conflict)
+  local verdict, state = CREATED, nil
+  if not existing or existing[F_NONCE] ~= nonce + n then
+    if existing then
+      verdict = conflict_of(existing, options.conflict)
+    end
+    local keeper = verdict == CREATED and options.policy and keeper_of(id, options.policy)
+    if keeper then
+      verdict = options.conflict == 'keep' and UNIQUE_KEPT or UNIQUE_CONFLICT
+      load({ keeper })
+      state = jobs[keeper] and jobs[keeper][F_STATE] or COMPLETED
+      keepers = keepers or { '' }
+      append(keepers, keeper)
+    elseif verdict == CREATED then
+      make(id, ARGV[at + 1], options, nonce + n)
+    end
   end
-  if verdict == 1 and not (existing and existing[F_NONCE] == nonce + n) then
-    local due = options.run_at or (options.delay and NOW + options.delay) or 0
-    local state = due > NOW and SCHEDULED or READY
-    create(id, {
-      state,
-      options.priority or 0,
-      0,
-      0,
-      tick('order', NOW),
-      state == SCHEDULED and due or 0,
-      0,
-      NOW,
-      nonce + n,
-      0,
-      0,
-      0,
-      0,
-      '',
-      options.policy and cmsgpack.pack(options.policy) or '',
-    }, ARGV[at + 1])
-  end
-  answer[n] = string.char(verdict + 1, jobs[id][F_STATE])
+  answer[n] = string.char(verdict, state or jobs[id][F_STATE])
 end
 
 if commit() or woken then
   ring()
+end
+if keepers then
+  keepers[1] = table.concat(answer)
+  return keepers
 end
 return table.concat(answer)

@@ -1,23 +1,27 @@
 #!lua flags=allow-oom
 -- @include due
--- Hands jobs out: what is due moves first, then each claim in turn takes from the head of READY.
+-- Hands jobs out: what is due moves first, then each claim in turn takes from the head of READY, and where there is
+-- nothing left, and it says so, from what is due only later. A paused queue hands out nothing.
 -- Allowed when memory is full: workers are what frees it.
 --
 -- KEYS     all parts of the queue
 -- ARGV     5 name of the caller (a broker), 6 number of this call: the caller asks with a new number only after it has
 --          got the answer to the one before
---          then for each claim: how many jobs, lease in ms (0: as the job says), worker id
--- Returns  1 jobs remain in READY (1) or not (0), 2 how long until the next job is due or the next lease ends (ms, -1: nothing),
+--          then for each claim: how many jobs, lease in ms (0: as the job says), worker id, available by (ms; '': now)
+-- Returns  1 sum of: 1 jobs remain in READY, 2 the queue is of mode simple, so the jobs are to be pulled,
+--          2 how long until the next job is due or the next lease ends (ms, -1: nothing),
 --          3 for each job 27 bytes: claim (2; 1 for the first), attempt (4), failures (2), fence (7), lease end (6, ms),
 --          put at (6, ms); then for each job: id, spec
 -- Publishes  completion events of jobs that expired, ends of leases; rings while jobs remain
 -- Twice    a call of the same number gets the same jobs again, as far as their leases still run
 local caller, number = ARGV[FIRST], ARGV[FIRST + 1]
 local LAST_CALL = 'reserve:' .. caller
-local STRIDE = 3
+local STRIDE = 4
 -- One call hands out no more bytes than this, but always one job: an answer then fits into the 4 MiB that gRPC clients
 -- accept by default, and a broker's memory is bounded by its calls.
 local MAX_BYTES = 3.5 * 1024 * 1024
+-- A call looks at so many jobs beyond those it was asked for: for each that it finds without a free slot, and holds.
+local HOLD_BATCH = 200
 
 local taken = {} -- {claim, id, spec} in the order of handing out
 
@@ -31,8 +35,8 @@ if last and last[1] == number then
   load(ids)
   for i = 3, #last, 3 do
     local job = jobs[last[i + 1]]
-    if job and job[F_STATE] == RESERVED and job[F_FENCE] == last[i + 2] and job[F_AT] > NOW then
-      taken[#taken + 1] = { last[i], last[i + 1], call('HGET', SPEC, last[i + 1]) }
+    if job and job[F_STATE] == RESERVED and job[F_FENCE] == last[i + 2] and lease_runs(job) then
+      taken[#taken + 1] = { last[i], last[i + 1], call('HGET', SPEC, last[i + 1]) or '' }
     end
   end
 else
@@ -51,63 +55,146 @@ else
   end
   next_claim()
 
-  local wanted = 0
-  for i = FIRST + 2, #ARGV, STRIDE do
-    wanted = wanted + tonumber(ARGV[i])
+  local bytes, is_full = 0, false
+  local function fits(spec)
+    is_full = bytes + #spec > MAX_BYTES and #taken > 0
+    return not is_full
   end
-  local ids = wanted > 0 and call('ZRANGE', READY_SET, 0, wanted - 1) or {}
-  load(ids)
-  -- Read in growing pieces, so that no more is read than about twice of what is handed out.
-  local specs_read, piece, bytes = {}, 4, 0
-  for i, id in ipairs(ids) do
+
+  local function hand_out(id, job, spec)
+    bytes = bytes + #spec
+    local run_timeout = policy_of(job, P_RUN_TIMEOUT)
+    local ms = lease > 0 and lease or policy_of(job, P_LEASE) or setting('lease')
+    job[F_ATTEMPT] = job[F_ATTEMPT] + 1
+    job[F_FENCE] = tick('order', NOW)
+    job[F_WORKER] = worker
+    job[F_RESERVED_AT] = NOW
+    job[F_RELEASED] = 0
+    job[F_FINISHED_AT] = 0
+    job[F_HOLDER] = nil
+    move(id, RESERVED, NOW + (run_timeout and math.min(ms, run_timeout) or ms), 'reserve')
+    taken[#taken + 1] = { claim, id, spec }
+    record[#record + 1] = claim
+    record[#record + 1] = id
+    record[#record + 1] = job[F_FENCE]
+    left = left - 1
+    if left == 0 then
+      next_claim()
+    end
+  end
+
+  local function finds_slot(job)
+    with_keys()
+    return slots.finds(job)
+  end
+
+  -- READY jobs are handed out, held for want of a slot, or buried because nobody came for them in time.
+  local aside = 0
+  local function try(id, spec)
     local job = jobs[id]
-    if not specs_read[i] then
-      local read = call('HMGET', SPEC, unpack(ids, i, math.min(i + piece - 1, #ids)))
-      for n = 1, #read do
-        specs_read[i + n - 1] = read[n]
-      end
-      piece = math.min(piece * 4, 1000)
-    end
-    bytes = bytes + #specs_read[i]
-    if bytes > MAX_BYTES and #taken > 0 then
-      break
-    end
-    local expires_in = job[F_ATTEMPT] == 0 and policy_of(job, P_EXPIRES_IN)
-    if expires_in and NOW >= time_of(job[F_ORDER]) + expires_in then
+    local expires_in = job and job[F_ATTEMPT] == 0 and policy_of(job, P_EXPIRES_IN)
+    if not job or job[F_STATE] ~= READY or not spec then
+      set_aside(READY_SET, id)
+      aside = aside + 1
+    elseif expires_in and NOW >= time_of(job[F_ORDER]) + expires_in then
       local detail = string.format(ERROR_DETAIL, 'JOB_EXPIRED', 'no worker was free before expires_in had passed')
       bury(id, job, REASON_JOB_EXPIRED, 'lapse', detail)
-    else
-      local run_timeout = policy_of(job, P_RUN_TIMEOUT)
-      local ms = lease > 0 and lease or policy_of(job, P_LEASE) or defaults().lease
-      job[F_ATTEMPT] = job[F_ATTEMPT] + 1
-      job[F_FENCE] = tick('order', NOW)
-      job[F_WORKER] = worker
-      job[F_RESERVED_AT] = NOW
-      job[F_RELEASED] = 0
-      job[F_FINISHED_AT] = 0
-      move(id, RESERVED, NOW + (run_timeout and math.min(ms, run_timeout) or ms), 'reserve')
-      taken[#taken + 1] = { claim, id, specs_read[i] }
-      record[#record + 1] = claim
-      record[#record + 1] = id
-      record[#record + 1] = job[F_FENCE]
-      left = left - 1
-      if left == 0 then
-        next_claim()
-      end
+    elseif job[F_UNPACKED] and not finds_slot(job) then
+      move(id, HELD, job[F_AT], 'hold')
+    elseif fits(spec) then
+      hand_out(id, job, spec)
     end
   end
+
+  local wanted = 0
+  if not settings.paused then
+    for i = FIRST + 2, #ARGV, STRIDE do
+      wanted = wanted + tonumber(ARGV[i])
+    end
+  end
+  local seen, most = 0, wanted + HOLD_BATCH
+  local is_empty = wanted == 0
+  while not is_empty and not is_full and #taken < wanted and seen < most do
+    local asked = math.min(wanted - #taken, most - seen)
+    -- What was set aside has left already; the rest stays until the commit.
+    local ids = call('ZRANGE', READY_SET, seen - aside, seen - aside + asked - 1)
+    load(ids)
+    -- Read in growing pieces, so that no more is read than about twice of what is handed out.
+    local specs_read, piece = {}, 4
+    for i, id in ipairs(ids) do
+      if specs_read[i] == nil then
+        local read = call('HMGET', SPEC, unpack(ids, i, math.min(i + piece - 1, #ids)))
+        for n = 1, #read do
+          specs_read[i + n - 1] = read[n]
+        end
+        piece = math.min(piece * 4, 1000)
+      end
+      try(id, specs_read[i])
+      if is_full then
+        break
+      end
+    end
+    seen = seen + #ids
+    is_empty = #ids < asked
+  end
+
+  -- What is due until `by`, the earliest first. A job without a slot stays where it is until its time has come.
+  local function take_ahead(by)
+    local ahead = {}
+    for state, set in pairs({ [SCHEDULED] = SCHEDULED_SET, [RETRYING] = RETRYING_SET }) do
+      local members = call('ZRANGE', set, '-inf', by, 'BYSCORE', 'LIMIT', 0, left + HOLD_BATCH)
+      for place, id in ipairs(load_members(set, state, members)) do
+        ahead[#ahead + 1] = { jobs[id][F_AT], state, place, id }
+      end
+    end
+    table.sort(ahead, function(a, b)
+      for i = 1, 3 do
+        if a[i] ~= b[i] then
+          return a[i] < b[i]
+        end
+      end
+      return false
+    end)
+    local of_claim = claim
+    for _, entry in ipairs(ahead) do
+      local id, job = entry[4], jobs[entry[4]]
+      if claim ~= of_claim or is_full then
+        break
+      end
+      -- Those that an earlier claim has taken are in the set until the commit.
+      local spec = job[F_STATE] == entry[2] and finds_slot(job) and call('HGET', SPEC, id)
+      if spec and fits(spec) then
+        local due = job[F_AT]
+        promote(id, job, order_at(due))
+        hand_out(id, job, spec)
+        job[F_FINISHED_AT] = due
+      end
+    end
+    if claim == of_claim then
+      next_claim()
+    end
+  end
+  while is_empty and wanted > 0 and not is_full and left > 0 do
+    local by = ARGV[position + 3]
+    if by == '' then
+      next_claim()
+    else
+      take_ahead(by)
+    end
+  end
+
   commit()
-  if #ids > 0 then
+  if #record > 2 then
     call('HSET', META, LAST_CALL, cmsgpack.pack(record))
   end
 end
 
-local remain = call('ZCARD', READY_SET) > 0
+local remain = not settings.paused and call('ZCARD', READY_SET) > 0
 if remain then
   ring()
 end
 
-local answer, n = { remain and 1 or 0, next_due(), '' }, 3
+local answer, n = { (remain and 1 or 0) + (settings.mode == 'simple' and 2 or 0), next_due(), '' }, 3
 local numbers = {}
 for i, entry in ipairs(taken) do
   local job = jobs[entry[2]]

@@ -5,8 +5,13 @@
 import { randomBytes } from "node:crypto";
 import { Broker } from "./broker/broker.ts";
 import { HealthWatch } from "./broker/health-watch.ts";
+import { DEFAULT_RETRY } from "./model/job.ts";
 import type { Logger } from "./model/log.ts";
+import type { QueueDefaults } from "./model/queue.ts";
 import { jobService } from "./rpc/job-service.ts";
+import { queueService } from "./rpc/queue-service.ts";
+import { readSchedule } from "./rpc/schedule.ts";
+import { scheduleService } from "./rpc/schedule-service.ts";
 import type { Settings } from "./settings.ts";
 import {
   type ConnectionOptions,
@@ -77,10 +82,14 @@ async function start(settings: Settings, log: Logger, started: Stack, signal: Ab
   await checkServer(commands, log);
   signal.throwIfAborted();
 
+  const queueDefaults = queueDefaultsOf(settings);
   const store = new Store({
     redis: commands,
     namespace,
     defaultRetentionMs: settings.defaultRetentionMs,
+    defaultLeaseMs: settings.defaultLeaseDurationMs,
+    defaultRetry: queueDefaults.retry,
+    historyMaxEvents: settings.historyMaxEvents,
     deadLetterMax: settings.deadLetterMax,
     deadLetterAgeMs: settings.deadLetterAgeMs,
   });
@@ -88,18 +97,25 @@ async function start(settings: Settings, log: Logger, started: Stack, signal: Ab
     brokerId: randomBytes(6).toString("hex"),
     namespace,
     store,
+    queueDefaults,
     connections: { commands, subscriber, doorbell: () => connectDoorbell(connection) },
     keepaliveIntervalMs: settings.keepaliveIntervalMs,
     fallbackIntervalMs: settings.fallbackIntervalMs,
     sweepIntervalMs: settings.sweepIntervalMs,
+    maxSchedules: settings.maxSchedules,
+    readSchedule: (definition) => readSchedule(definition, settings),
     log,
   });
-  broker.start();
   started.add(() => broker.stop());
+  await broker.start();
 
   const grpc = await startGrpcServer({
     address: settings.grpcAddr,
-    services: [jobService(broker, namespace, settings)],
+    services: [
+      jobService(broker, namespace, settings),
+      queueService(broker, namespace),
+      scheduleService(broker.schedules, namespace, settings),
+    ],
     limits: {
       maxMessageBytes: settings.maxMessageBytes,
       maxStreams: settings.maxStreams,
@@ -136,6 +152,23 @@ async function start(settings: Settings, log: Logger, started: Stack, signal: Ab
     },
     stop,
     closed,
+  };
+}
+
+/** What holds for a queue that does not set it for itself. */
+function queueDefaultsOf(settings: Settings): QueueDefaults {
+  return {
+    leaseMs: settings.defaultLeaseDurationMs,
+    retentionMs: settings.defaultRetentionMs,
+    retry: {
+      ...DEFAULT_RETRY,
+      maxAttempts: settings.defaultMaxAttempts,
+      initialBackoffMs: settings.defaultInitialBackoffMs,
+      maxBackoffMs: settings.defaultMaxBackoffMs,
+    },
+    deadLetterMax: settings.deadLetterMax,
+    deadLetterAgeMs: settings.deadLetterAgeMs,
+    historyMaxEvents: settings.historyMaxEvents,
   };
 }
 

@@ -5,7 +5,18 @@
  */
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
-import { address, bytes, choice, duration, integer, type Kind, nearest, showBytes, text } from "./setting-values.ts";
+import {
+  address,
+  bytes,
+  choice,
+  duration,
+  integer,
+  type Kind,
+  nearest,
+  showBytes,
+  showDuration,
+  text,
+} from "./setting-values.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -61,13 +72,44 @@ const TABLE = {
   maxHeaderBytes: setting(bytes(0, 16 * MIB), 64 * KIB, "How large a job's headers may be, keys and values together."),
   maxBatch: setting(integer(1, 1_000), 1_000, "How many jobs, releases or tokens one call may carry."),
   maxQueues: setting(integer(1, 10_000), 64, "How many queues one worker may name."),
+  maxSchedules: setting(integer(1, 100_000), 10_000, "How many schedules a queue may have."),
   maxWaitMs: setting(duration(0, DAY), 10 * MINUTE, "How long a Reserve may wait for a job."),
-  maxStreams: setting(integer(1, 1_000_000), 20_000, "How many worker streams may be open on this broker."),
+  maxAwaitMs: setting(duration(0, DAY), HOUR, "How long an Await may wait for a job to finish."),
+  maxStreams: setting(
+    integer(1, 1_000_000),
+    20_000,
+    "How many streams, of Subscribe and Watch, may be open on this broker.",
+  ),
   maxOutstanding: setting(integer(1, 1_000_000), 10_000, "How many unreleased jobs one stream may hold."),
   defaultRetentionMs: setting(
     duration(0, 365 * DAY),
     5 * MINUTE,
     "How long a completed job is kept whose producer did not say.",
+  ),
+  defaultLeaseDurationMs: setting(
+    duration(100, 7 * DAY),
+    30 * SECOND,
+    "How long a lease lasts when neither worker, job nor queue says.",
+  ),
+  defaultMaxAttempts: setting(
+    integer(1, 1_000),
+    25,
+    "How many failed attempts a job may have when neither it nor its queue says.",
+  ),
+  defaultInitialBackoffMs: setting(
+    duration(0, 365 * DAY),
+    SECOND,
+    "How long the first retry waits when neither job nor queue says.",
+  ),
+  defaultMaxBackoffMs: setting(
+    duration(0, 365 * DAY),
+    HOUR,
+    "How long a retry waits at most when neither job nor queue says.",
+  ),
+  historyMaxEvents: setting(
+    integer(100, 1_000_000),
+    10_000,
+    "How many events the history of a queue holds for those who watch.",
   ),
   deadLetterMax: setting(integer(0, 1_000_000_000), 10_000, "How many failed jobs a queue keeps; the oldest go first."),
   deadLetterAgeMs: setting(duration(SECOND, 36_525 * DAY), 180 * DAY, "How long a failed job is kept."),
@@ -181,6 +223,13 @@ function checkTogether(settings: Settings): void {
     throw new SettingsError(
       `--max-payload-bytes (${showBytes(maxPayloadBytes)}) must be less than ` +
         `--max-message-bytes (${showBytes(maxMessageBytes)}): write a smaller payload or a larger message`,
+    );
+  }
+  if (settings.defaultMaxBackoffMs < settings.defaultInitialBackoffMs) {
+    const { defaultMaxBackoffMs, defaultInitialBackoffMs } = settings;
+    throw new SettingsError(
+      `--default-max-backoff (${showDuration(defaultMaxBackoffMs)}) must be at least ` +
+        `--default-initial-backoff (${showDuration(defaultInitialBackoffMs)}): write a longer one or a shorter one`,
     );
   }
 }

@@ -91,15 +91,17 @@ describe("README", () => {
   });
 
   it.skipIf(!tool("grpcurl"))(
-    "has a quick start that works when it is pasted line by line",
+    "has a quick start and recipes that work when they are pasted line by line",
     { timeout: 240_000 },
     async () => {
       const address = `127.0.0.1:${await freePort()}`;
       const env = { HOME: home, BATON_GRPC_ADDR: address, BATON_ADDR: address };
       const translate = (text: string) =>
         text.replaceAll("127.0.0.1:7711", address).replaceAll(".cache/worker.log", join(home, "worker.log"));
-      const blocks = blocksOf(readme, ["Start", "Quick start"]).filter(({ terminal }) => terminal !== "tests");
-      expect(blocks.length).toBeGreaterThan(15);
+      const blocks = blocksOf(readme, ["Start", "Quick start", "Recipes"]).filter(
+        ({ terminal }) => terminal !== "tests",
+      );
+      expect(blocks.length).toBeGreaterThan(25);
       for (const block of blocks) await follow(block);
 
       terminalOf("broker").interrupt();

@@ -29,10 +29,17 @@ describe("readSettings()", () => {
       maxHeaderBytes: 64 * 1024,
       maxBatch: 1_000,
       maxQueues: 64,
+      maxSchedules: 10_000,
       maxWaitMs: 600_000,
+      maxAwaitMs: 3_600_000,
       maxStreams: 20_000,
       maxOutstanding: 10_000,
       defaultRetentionMs: 300_000,
+      defaultLeaseDurationMs: 30_000,
+      defaultMaxAttempts: 25,
+      defaultInitialBackoffMs: 1_000,
+      defaultMaxBackoffMs: 3_600_000,
+      historyMaxEvents: 10_000,
       deadLetterMax: 10_000,
       deadLetterAgeMs: 180 * 86_400_000,
       keepaliveIntervalMs: 20_000,
@@ -86,6 +93,12 @@ describe("readSettings()", () => {
       ["--fallback-interval", "99ms"],
       "--fallback-interval 99ms: write a duration such as 500ms, 10s or 2m, from 100ms to 1m",
     ],
+    [["--default-lease-duration", "99ms"], "--default-lease-duration 99ms: write a duration such as"],
+    [["--default-lease-duration", "8d"], "from 100ms to 7d"],
+    [["--default-max-attempts", "0"], "--default-max-attempts 0: write a whole number from 1 to 1000"],
+    [["--default-initial-backoff", "366d"], "from 0 to 365d"],
+    [["--default-max-backoff", "1"], "--default-max-backoff 1: write a duration"],
+    [["--history-max-events", "99"], "--history-max-events 99: write a whole number from 100 to 1000000"],
     [["--max-batch", "1001"], "--max-batch 1001: write a whole number from 1 to 1000"],
     [["--max-batch", "0"], "--max-batch 0: write a whole number"],
     [["--max-batch", "1e2"], "--max-batch 1e2: write a whole number"],
@@ -135,6 +148,14 @@ describe("readSettings()", () => {
       expect(readSettings(["--grpc-addr", address], HOME).grpcAddr).toBe(address);
     },
   );
+
+  it("refuses a longest wait between attempts that is shorter than the first", () => {
+    expect(errorOf(["--default-initial-backoff", "2h"])).toBe(
+      "--default-max-backoff (1h) must be at least --default-initial-backoff (2h): write a longer one or a shorter one",
+    );
+    const waits = ["--default-initial-backoff", "2h", "--default-max-backoff", "2h"];
+    expect(readSettings(waits, HOME)).toMatchObject({ defaultInitialBackoffMs: 7_200_000 });
+  });
 
   it("refuses a payload limit that no message could carry", () => {
     expect(errorOf(["--max-message-bytes", "1MiB"])).toBe(

@@ -5,25 +5,42 @@
 import { draining, storeUnavailable } from "../model/errors.ts";
 import type { Lease, LeasedJob } from "../model/job.ts";
 import type { Logger } from "../model/log.ts";
+import type { QueueDefaults } from "../model/queue.ts";
+import type { ReadDefinition } from "../model/schedule.ts";
+import { Channels } from "../store/channels.ts";
 import type { Connections } from "../store/connection.ts";
 import { Doorbell } from "../store/doorbell.ts";
 import { LeaseEnds } from "../store/lease-ends.ts";
-import type { Store } from "../store/store.ts";
-import { HeldLeases } from "./held-leases.ts";
+import type { Store, Sweep } from "../store/store.ts";
+import { WorkerStore } from "../store/worker-store.ts";
+import { type AwaitOptions, Awaits, type Finished } from "./awaits.ts";
+import { HeldLeases, type TakenOver } from "./held-leases.ts";
 import { Hub } from "./hub.ts";
 import { Jobs } from "./jobs.ts";
+import { type Pulled, pull } from "./pull.ts";
+import { Queues } from "./queues.ts";
 import { ReserveCalls, type ReserveOptions } from "./reserve-call.ts";
+import { Schedules } from "./schedules.ts";
 import { type SubscribeOptions, Subscription } from "./subscription.ts";
 import { Sweeper } from "./sweeper.ts";
+import { Ticks } from "./ticks.ts";
+import type { WatchOptions, WatchStream } from "./watch-stream.ts";
+import { Watches } from "./watches.ts";
+import { type Caller, Workers } from "./workers.ts";
 
 export type BrokerOptions = {
   readonly brokerId: string;
   readonly namespace: string;
   readonly store: Store;
+  readonly queueDefaults: QueueDefaults;
   readonly connections: Connections;
   readonly keepaliveIntervalMs: number;
   readonly fallbackIntervalMs: number;
   readonly sweepIntervalMs: number;
+  /** In one queue. */
+  readonly maxSchedules: number;
+  /** Schedules are stored as the room before this one writes them. */
+  readonly readSchedule: ReadDefinition;
   readonly log: Logger;
 };
 
@@ -31,12 +48,19 @@ type State = { readonly kind: "serving" } | { readonly kind: "draining" } | { re
 
 export class Broker {
   readonly jobs: Jobs;
+  readonly queues: Queues;
+  readonly schedules: Schedules;
+  readonly workers: Workers;
   readonly #options: BrokerOptions;
   readonly #hub: Hub;
   readonly #heldLeases: HeldLeases;
+  readonly #channels: Channels;
   readonly #leaseEnds: LeaseEnds;
+  readonly #awaits: Awaits;
+  readonly #watches: Watches;
   readonly #doorbell: Doorbell;
   readonly #sweeper: Sweeper;
+  readonly #ticks: Ticks;
   readonly #subscriptions = new Set<Subscription>();
   /** What must reach Redis before the connections end. */
   readonly #pending = new Set<Promise<void>>();
@@ -65,10 +89,10 @@ export class Broker {
       fallbackMs: options.fallbackIntervalMs,
       log,
     });
-    this.#reserveCalls = new ReserveCalls(this.#hub);
+    this.#reserveCalls = new ReserveCalls(this.#hub, (workerId) => this.workers.isQuiet(workerId));
     this.#sweeper = new Sweeper({
-      sweep: (queue) => store.sweep(queue),
-      queues: () => store.queues(),
+      sweep: (queue) => this.#sweep(queue),
+      queues: () => store.queues.names(),
       intervalMs: options.sweepIntervalMs,
       log,
     });
@@ -77,47 +101,112 @@ export class Broker {
       onNextDue: (queue, inMs) => this.#sweeper.soon(queue, inMs),
       log,
     });
-    this.#leaseEnds = new LeaseEnds(
-      connections.subscriber,
-      namespace,
+    this.#channels = new Channels({ redis: connections.subscriber, log });
+    this.#channels.onGap(() => this.#heldLeases.renewAll());
+    this.#leaseEnds = new LeaseEnds(this.#channels, namespace, (lease) => this.#heldLeases.onEnd(lease));
+    this.#awaits = new Awaits({ store, channels: this.#channels, namespace, log });
+    const { keepaliveIntervalMs: keepaliveMs } = options;
+    this.#watches = new Watches({ store, channels: this.#channels, namespace, keepaliveMs, log });
+    this.workers = new Workers({
+      brokerId,
+      store: new WorkerStore(connections.commands, this.#channels, namespace),
+      now: () => store.now(),
+      onQuiet: (workerId, isQuiet) => this.#onQuiet(workerId, isQuiet),
       log,
-      (lease) => this.#heldLeases.onEnd(lease),
-      () => this.#heldLeases.renewAll(),
-    );
+    });
     this.jobs = new Jobs(store, this.#heldLeases);
+    this.queues = new Queues(store, options.queueDefaults);
+    this.#ticks = new Ticks({ store: store.schedules, read: options.readSchedule, log });
+    this.schedules = new Schedules({
+      store,
+      read: options.readSchedule,
+      maxSchedules: options.maxSchedules,
+      onNextDue: (queue, inMs) => this.#sweeper.soon(queue, inMs),
+    });
   }
 
-  start(): void {
+  /** Rejects when Redis does not answer. */
+  async start(): Promise<void> {
+    this.#channels.start();
+    await this.workers.start();
     this.#doorbell.start();
     this.#heldLeases.start();
     this.#sweeper.start();
+    this.#awaits.start();
+    this.#watches.start();
   }
 
   /** Takes jobs for one caller; see ReserveOptions. Rejects with the signal's reason when the caller has gone. */
-  async reserve(options: ReserveOptions, signal: AbortSignal): Promise<readonly LeasedJob[]> {
+  async reserve(
+    options: ReserveOptions,
+    caller: Caller & { readonly signal: AbortSignal },
+  ): Promise<readonly LeasedJob[]> {
     if (this.#state.kind !== "serving") throw draining();
-    const jobs = await this.#reserveCalls.reserve(options, signal);
-    if (signal.aborted && jobs.length > 0) {
-      this.#giveBack(jobs);
-      signal.throwIfAborted();
+    const answered = this.workers.reserving(options.workerId, options.queues, caller);
+    try {
+      return await this.#reserve(options, caller.signal);
+    } finally {
+      answered();
     }
-    return jobs;
+  }
+
+  async #reserve(options: ReserveOptions, signal: AbortSignal): Promise<readonly LeasedJob[]> {
+    const endsAt = performance.now() + options.waitMs;
+    for (let { waitMs } = options; ; waitMs = Math.ceil(endsAt - performance.now())) {
+      const delivery = await this.#reserveCalls.reserve({ ...options, waitMs: Math.max(0, waitMs) }, signal);
+      if (signal.aborted && delivery.jobs.length > 0) {
+        this.#giveBack(delivery.jobs);
+        signal.throwIfAborted();
+      }
+      if (!delivery.pull || delivery.jobs.length === 0) return delivery.jobs;
+      const { jobs, error } = await this.#pull(delivery.jobs);
+      if (jobs.length > 0) return jobs;
+      if (error !== undefined) throw error;
+      // All were deleted in between: the call goes on as if they had never been.
+    }
+  }
+
+  /** Takes over leases that a worker brings along from another stream, for one that is about to begin. */
+  resume(leases: readonly Lease[], leaseMs: number): Promise<TakenOver> {
+    if (this.#state.kind !== "serving") throw draining();
+    return this.#heldLeases.takeOver(leases, leaseMs);
   }
 
   /** A stream of jobs; whoever takes it must read it to its end, or call its return(). */
   subscribe(options: SubscribeOptions): Subscription {
     if (this.#state.kind !== "serving") throw draining();
-    for (const { name } of options.queues) this.#leaseEnds.follow(name);
+    const followed = new Set(options.queues.map(({ name }) => name));
+    for (const { queue } of options.resumed?.kept ?? []) followed.add(queue);
+    for (const name of followed) this.#leaseEnds.follow(name);
     const subscription = new Subscription(options, {
       hub: this.#hub,
       heldLeases: this.#heldLeases,
       giveBack: (leases) => this.#giveBack(leases),
       relinquish: (leases, graceMs) => this.#track(this.#heldLeases.relinquish(leases, graceMs)),
+      pull: async (jobs) => (await this.#pull(jobs)).jobs,
+      isQuiet: (workerId) => this.workers.isQuiet(workerId),
       keepaliveMs: this.#options.keepaliveIntervalMs,
-      onClose: (closed) => this.#forget(closed),
+      onClose: (closed) => {
+        left();
+        for (const name of followed) this.#leaseEnds.unfollow(name);
+        this.#forget(closed);
+      },
     });
+    const left = this.workers.opened(subscription);
     this.#subscriptions.add(subscription);
     return subscription;
+  }
+
+  /** Until the job has finished; rejects as Awaits.await does. */
+  async await(options: AwaitOptions, signal: AbortSignal): Promise<Finished> {
+    if (this.#state.kind !== "serving") throw draining();
+    return await this.#awaits.await(options, signal);
+  }
+
+  /** A stream of what happens; whoever takes it must read it to its end, or call its return(). */
+  watch(options: WatchOptions): WatchStream {
+    if (this.#state.kind !== "serving") throw draining();
+    return this.#watches.open(options);
   }
 
   /**
@@ -128,6 +217,8 @@ export class Broker {
     if (this.#state.kind !== "serving") return;
     this.#state = { kind: "draining" };
     this.#reserveCalls.cancelAll(draining());
+    this.#awaits.cancelAll(draining());
+    const watched = this.#watches.drain(graceMs);
     await this.#hub.stop();
     for (const subscription of this.#subscriptions) subscription.drain(graceMs);
     if (this.#subscriptions.size > 0) {
@@ -138,18 +229,42 @@ export class Broker {
       clearTimeout(timer);
     }
     for (const subscription of this.#subscriptions) subscription.close();
-    await Promise.all(this.#pending);
+    await Promise.all([watched, ...this.#pending]);
   }
 
   /** Ends loops and connections of its own. Safe to call twice, and without a drain. */
   async stop(): Promise<void> {
     await this.drain(0);
     this.#state = { kind: "stopped" };
-    await Promise.all([this.#doorbell.stop(), this.#heldLeases.stop(), this.#sweeper.stop()]);
+    this.#channels.stop();
+    const parts = [this.#doorbell, this.#heldLeases, this.#sweeper, this.#awaits, this.#watches, this.workers];
+    await Promise.all(parts.map((part) => part.stop()));
+  }
+
+  async #sweep(queue: string): Promise<Sweep> {
+    const swept = await this.#options.store.sweep(queue);
+    for (const id of swept.setAside) {
+      this.#options.log.error("a record that cannot be read was set aside", { queue, id });
+    }
+    if (swept.due.length > 0) await this.#ticks.run(swept.due, swept.nowMs);
+    return swept;
+  }
+
+  #onQuiet(workerId: string, isQuiet: boolean): void {
+    this.#reserveCalls.onQuiet(workerId, isQuiet);
+    if (isQuiet) return;
+    for (const subscription of this.#subscriptions) {
+      if (subscription.workerId === workerId) this.#hub.wake(subscription);
+    }
+  }
+
+  #pull(jobs: readonly LeasedJob[]): Promise<Pulled> {
+    const pulled = pull(jobs, (releases) => this.jobs.release(releases), this.#options.log);
+    this.#track(pulled.then(() => undefined));
+    return pulled;
   }
 
   #forget(subscription: Subscription): void {
-    for (const { name } of subscription.queues) this.#leaseEnds.unfollow(name);
     this.#subscriptions.delete(subscription);
     if (this.#subscriptions.size === 0) this.#onIdle?.();
   }

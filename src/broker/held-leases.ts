@@ -2,21 +2,47 @@
  * The leases that this broker keeps for its streams. While a stream lives they are renewed, all of one queue and
  * duration in one call; when it ends, they are made to run out a grace later, by which the ordinary expiry takes
  * care of the rest, even if this broker dies in between.
+ *
+ * A worker that lost its connection resumes its jobs on another stream, here or at another broker, maybe before this one
+ * knows that the connection is dead. So each lease is kept in the name of one stream (lua/extend.lua): a stream that takes
+ * it over keeps it by a number of its own, and what the first one still asks for is refused, and so found out.
  */
+import { randomInt } from "node:crypto";
 import type { Lease, LeaseEnd } from "../model/job.ts";
 import type { Logger } from "../model/log.ts";
 import type { EndedLease } from "../store/lease-ends.ts";
-import type { Extension } from "../store/store.ts";
+import type { Extension, KeptLease } from "../store/store.ts";
 
 /** Who has to know when a lease ends before its stream does. */
 export type Holder = { onLeaseEnd(lease: Lease, reason: LeaseEnd): void };
 
-type HeldLease = { readonly lease: Lease; readonly leaseMs: number; readonly holder: Holder; renewAt: number };
+/** What came of taking leases over: those that run are to be held by this number. */
+export type TakenOver = {
+  readonly number: number;
+  readonly kept: readonly Lease[];
+  readonly lost: readonly { readonly lease: Lease; readonly reason: "EXPIRED" | "RUN_TIMEOUT" }[];
+};
 
-type Relinquished = { readonly queue: string; readonly leases: readonly Lease[]; readonly graceMs: number };
+type HeldLease = {
+  readonly lease: Lease;
+  readonly leaseMs: number;
+  readonly holder: Holder;
+  /** In whose name it is kept: of a stream that took it over that stream's number, else 0. */
+  readonly number: number;
+  renewAt: number;
+};
+
+type Relinquished = { readonly queue: string; readonly leases: readonly KeptLease[]; readonly graceMs: number };
+
+type EndOfLease = Pick<EndedLease, "queue" | "fence" | "reason" | "holder">;
 
 export type HeldLeasesOptions = {
-  readonly extend: (queue: string, leases: readonly Lease[], leaseMs: number) => Promise<Extension>;
+  readonly extend: (
+    queue: string,
+    leases: readonly KeptLease[],
+    leaseMs: number,
+    options: { readonly takeOver: boolean },
+  ) => Promise<Extension>;
   /** A lease of this queue will run out so soon. */
   readonly onNextDue: (queue: string, inMs: number) => void;
   readonly log: Logger;
@@ -26,6 +52,10 @@ export type HeldLeasesOptions = {
 const RENEW_AFTER = 1 / 3;
 const RETRY_AFTER = 1 / 10;
 const RETRY_MOST_MS = 1_000;
+/** What happened to a lease while it was taken over went unheard here. */
+const FIRST_RENEWAL_MOST_MS = 1_000;
+/** What 6 bytes hold, as the scripts keep it. */
+const NUMBER_LIMIT = 2 ** 48 - 1;
 /** How often the leases are looked through; the shortest lease of a stream is 1 s. */
 const TICK_MS = 250;
 /** Leases in one call: about 5 ms of Redis. */
@@ -57,13 +87,39 @@ export class HeldLeases {
     await this.#renewing;
   }
 
-  hold(lease: Lease, leaseMs: number, holder: Holder): void {
-    let leases = this.#queues.get(lease.queue);
+  /** From now on the lease is kept for this holder, and for no other. `number`: by which it was taken over. */
+  hold(lease: Lease, leaseMs: number, holder: Holder, number = 0): void {
+    const { queue, fence } = lease;
+    let leases = this.#queues.get(queue);
     if (!leases) {
       leases = new Map();
-      this.#queues.set(lease.queue, leases);
+      this.#queues.set(queue, leases);
     }
-    leases.set(lease.fence, { lease, leaseMs, holder, renewAt: performance.now() + leaseMs * RENEW_AFTER });
+    const before = number === 0 ? undefined : leases.get(fence);
+    const waitMs = number === 0 ? leaseMs * RENEW_AFTER : Math.min(leaseMs * RENEW_AFTER, FIRST_RENEWAL_MOST_MS);
+    leases.set(fence, { lease, leaseMs, holder, number, renewAt: performance.now() + waitMs });
+    before?.holder.onLeaseEnd(before.lease, "RESUMED");
+  }
+
+  /** Takes over leases that another stream kept, here or at another broker. Throws when Redis does not answer. */
+  async takeOver(leases: readonly Lease[], leaseMs: number): Promise<TakenOver> {
+    const number = randomInt(1, NUMBER_LIMIT);
+    const kept: Lease[] = [];
+    const lost: TakenOver["lost"][number][] = [];
+    for (const [queue, group] of Map.groupBy(leases, ({ queue }) => queue)) {
+      for (let i = 0; i < group.length; i += BATCH) {
+        const batch = group.slice(i, i + BATCH);
+        const named = batch.map((lease) => ({ ...lease, holder: number }));
+        const { ends, nextDueMs } = await this.#options.extend(queue, named, leaseMs, { takeOver: true });
+        if (nextDueMs !== undefined) this.#options.onNextDue(queue, nextDueMs);
+        for (const [n, lease] of batch.entries()) {
+          const end = ends[n];
+          if (typeof end === "number") kept.push(lease);
+          else lost.push({ lease, reason: end === "RUN_TIMEOUT" ? end : "EXPIRED" });
+        }
+      }
+    }
+    return { number, kept, lost };
   }
 
   has({ queue, fence }: Lease): boolean {
@@ -71,11 +127,12 @@ export class HeldLeases {
   }
 
   /** The lease is over: its holder is told, once. */
-  onEnd({ queue, fence, reason }: Pick<EndedLease, "queue" | "fence" | "reason">): void {
+  onEnd({ queue, fence, reason, holder }: EndOfLease): void {
     const held = this.#queues.get(queue)?.get(fence);
     if (!held) return;
-    this.#forget(held.lease);
-    held.holder.onLeaseEnd(held.lease, reason);
+    // The news may be older than what this broker knows; the next renewal finds out.
+    if (reason !== "RESUMED") this.#end(held, reason);
+    else if (held.number !== holder) held.renewAt = 0;
   }
 
   /** News of leases may have been missed: the next renewal, which finds out, is due at once. */
@@ -90,8 +147,13 @@ export class HeldLeases {
 
   /** Keeps these leases no longer: they run out after the grace, even if Redis has to be asked again and again for it. */
   async relinquish(leases: readonly Lease[], graceMs: number): Promise<void> {
+    // Those that another stream keeps now are no longer this one's to give up.
+    const kept = leases.flatMap((lease) => {
+      const held = this.#heldBy(lease);
+      return held ? [keptBy(held)] : [];
+    });
     this.forget(leases);
-    for (const [queue, group] of Map.groupBy(leases, ({ queue }) => queue)) {
+    for (const [queue, group] of Map.groupBy(kept, ({ queue }) => queue)) {
       for (let i = 0; i < group.length; i += BATCH) {
         await this.#relinquishBatch({ queue, leases: group.slice(i, i + BATCH), graceMs });
       }
@@ -103,10 +165,22 @@ export class HeldLeases {
     if (!ends) this.#relinquished.push(batch);
   }
 
-  #forget({ queue, fence }: Lease): void {
-    const leases = this.#queues.get(queue);
-    leases?.delete(fence);
-    if (leases?.size === 0) this.#queues.delete(queue);
+  #end(held: HeldLease, reason: LeaseEnd): void {
+    this.#forget(held.lease);
+    held.holder.onLeaseEnd(held.lease, reason);
+  }
+
+  /** Undefined when another holder keeps it: each holder has lease objects of its own. */
+  #heldBy(lease: Lease): HeldLease | undefined {
+    const held = this.#queues.get(lease.queue)?.get(lease.fence);
+    return held?.lease === lease ? held : undefined;
+  }
+
+  #forget(lease: Lease): void {
+    const leases = this.#queues.get(lease.queue);
+    if (!leases || !this.#heldBy(lease)) return;
+    leases.delete(lease.fence);
+    if (leases.size === 0) this.#queues.delete(lease.queue);
   }
 
   async #renew(): Promise<void> {
@@ -125,24 +199,20 @@ export class HeldLeases {
   }
 
   async #renewBatch(queue: string, batch: readonly HeldLease[], leaseMs: number): Promise<void> {
-    const ends = await this.#extend(
-      queue,
-      batch.map(({ lease }) => lease),
-      leaseMs,
-    );
+    const ends = await this.#extend(queue, batch.map(keptBy), leaseMs);
     const waitMs = ends ? leaseMs * RENEW_AFTER : Math.min(leaseMs * RETRY_AFTER, RETRY_MOST_MS);
     const renewAt = performance.now() + waitMs;
     for (const [i, held] of batch.entries()) {
       held.renewAt = renewAt;
       const end = ends?.[i];
-      if (typeof end === "string") this.onEnd({ ...held.lease, reason: end });
+      if (typeof end === "string" && this.#heldBy(held.lease)) this.#end(held, end);
     }
   }
 
   /** undefined when Redis did not answer: the next renewal, or the lease's end, settles it. */
-  async #extend(queue: string, leases: readonly Lease[], leaseMs: number) {
+  async #extend(queue: string, leases: readonly KeptLease[], leaseMs: number) {
     try {
-      const { ends, nextDueMs } = await this.#options.extend(queue, leases, leaseMs);
+      const { ends, nextDueMs } = await this.#options.extend(queue, leases, leaseMs, { takeOver: false });
       if (nextDueMs !== undefined) this.#options.onNextDue(queue, nextDueMs);
       return ends;
     } catch (error) {
@@ -151,4 +221,8 @@ export class HeldLeases {
       return undefined;
     }
   }
+}
+
+function keptBy({ lease: { queue, id, fence }, number }: HeldLease): KeptLease {
+  return { queue, id, fence, holder: number };
 }

@@ -231,8 +231,8 @@ export class Hub {
     for (const waiter of line.waiters) {
       const count = Math.min(this.#room(line, waiter), left);
       if (count <= 0) continue;
-      const { leaseMs, workerId } = waiter.consumer;
-      claims.push({ count, leaseMs, workerId });
+      const { leaseMs, workerId, availableByMs } = waiter.consumer;
+      claims.push({ count, leaseMs, workerId, availableByMs });
       waiters.push(waiter);
       waiter.pending += count;
       left -= count;
@@ -266,7 +266,7 @@ export class Hub {
         if (jobs.length > 0) this.#options.giveBack(jobs);
         continue;
       }
-      if (jobs.length > 0) this.#deliver(line, waiter, jobs);
+      if (jobs.length > 0) this.#deliver(line, waiter, jobs, reservation.pull);
       weights?.took(line.queue, jobs.length);
       if (jobs.length < claimed && !reservation.remaining) {
         consumer.missed(line.queue);
@@ -277,8 +277,8 @@ export class Hub {
     }
   }
 
-  #deliver(line: Line, waiter: Waiter, jobs: readonly LeasedJob[]): void {
+  #deliver(line: Line, waiter: Waiter, jobs: readonly LeasedJob[], pull: boolean): void {
     if (line.waiters.delete(waiter)) line.waiters.add(waiter);
-    waiter.consumer.deliver(jobs);
+    waiter.consumer.deliver(jobs, pull);
   }
 }

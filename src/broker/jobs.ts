@@ -1,8 +1,16 @@
 /** The verbs on jobs that need no waiting: a batch is split by queue, and each queue gets one script call. */
-import { BatonError, jobExists, jobNotFound, leaseLost } from "../model/errors.ts";
-import type { JobView, Lease, NewJob, Outcome, PutOutcome, Released } from "../model/job.ts";
+import { BatonError, jobExists, jobNotFinished, jobNotFound, leaseLost, uniqueKeyTaken } from "../model/errors.ts";
+import {
+  type JobView,
+  type Lease,
+  type NewJob,
+  NO_LEASE,
+  type Outcome,
+  type PutOutcome,
+  type Released,
+} from "../model/job.ts";
 import type { JobState } from "../model/states.ts";
-import type { Store } from "../store/store.ts";
+import type { JobPage, Position, RetryOutcome, Store } from "../store/store.ts";
 import { Gather } from "./gather.ts";
 import type { HeldLeases } from "./held-leases.ts";
 
@@ -12,6 +20,11 @@ export type Release = { readonly lease: Lease; readonly outcome: Outcome };
 
 /** The outcome of one item of a batch: an error concerns this item alone. */
 export type Settled<T> = { readonly ok: T } | { readonly error: unknown };
+
+export type { JobPage, Position };
+
+/** Jobs retried in one script call: about 3 ms of Redis. */
+const STEP_JOBS = 500;
 
 export class Jobs {
   readonly #store: Store;
@@ -24,7 +37,7 @@ export class Jobs {
     this.#heldLeases = heldLeases;
     this.#puts = new Gather((queue, jobs) => store.put(queue, jobs));
     this.#releases = new Gather((queue, releases) => {
-      const announce = releases.some(({ lease }) => !heldLeases.has(lease));
+      const announce = releases.some(({ lease }) => lease.fence !== NO_LEASE && !heldLeases.has(lease));
       return store.release(queue, releases, { announce });
     });
   }
@@ -52,7 +65,7 @@ export class Jobs {
         return group.map(({ lease }, i) => {
           const released = answers[i];
           if (!released) return { error: leaseLost(queue, lease.id) };
-          this.#heldLeases.onEnd({ ...lease, reason: "RELEASED" });
+          if (lease.fence !== NO_LEASE) this.#heldLeases.onEnd({ ...lease, reason: "RELEASED" });
           return { ok: released };
         });
       },
@@ -84,11 +97,72 @@ export class Jobs {
     if (!job) throw jobNotFound(queue, id);
     return job;
   }
+
+  /** `error`: a JobError. */
+  cancel(
+    queue: string,
+    id: string,
+    error: Uint8Array,
+    eventDetail: string,
+  ): Promise<{ cancelled: boolean; previous: JobState | undefined }> {
+    return this.#store.cancel(queue, id, error, eventDetail);
+  }
+
+  /** At most so many jobs of one state, after a position. */
+  list(queue: string, state: JobState, most: number, after: Position | undefined): Promise<JobPage> {
+    return this.#store.list(queue, state, most, after);
+  }
+
+  /** "READY" for each job that runs again. */
+  async retry(queue: string, ids: readonly string[]): Promise<Settled<"READY">[]> {
+    const outcomes = await this.#store.retry(queue, ids);
+    return ids.map((id, i) => retryAnswer(queue, id, outcomes[i] as RetryOutcome));
+  }
+
+  /**
+   * Retries all that had failed when the call came, in steps; how many run again. Those that fail anew meanwhile have
+   * failed later. Ends early when the caller has gone.
+   */
+  async retryAllFailed(queue: string, signal: AbortSignal): Promise<number> {
+    const untilMs = await this.#store.now();
+    let total = 0;
+    // The oldest come first, and those that cannot be retried stay in front.
+    let skip = 0;
+    for (;;) {
+      signal.throwIfAborted();
+      const { retried, refused } = await this.#store.retryFailed(queue, untilMs, skip, STEP_JOBS);
+      total += retried;
+      skip += refused;
+      if (retried + refused === 0) return total;
+    }
+  }
+}
+
+function retryAnswer(queue: string, id: string, outcome: RetryOutcome): Settled<"READY"> {
+  switch (outcome.kind) {
+    case "retried":
+      return { ok: "READY" };
+    case "not found":
+      return { error: jobNotFound(queue, id) };
+    case "not finished":
+      return { error: jobNotFinished(queue, id, outcome.state) };
+    case "unique conflict":
+      return { error: uniqueKeyTaken(queue, outcome.keeperId, outcome.state) };
+  }
 }
 
 function putAnswer(queue: string, id: string, outcome: PutOutcome): Settled<PutAnswer> {
-  if (outcome.kind === "conflict") return { error: jobExists(queue, id, outcome.state) };
-  return { ok: { id, created: outcome.kind === "created", state: outcome.state } };
+  const { kind, state } = outcome;
+  switch (kind) {
+    case "conflict":
+      return { error: jobExists(queue, id, state) };
+    case "unique conflict":
+      return { error: uniqueKeyTaken(queue, outcome.keeperId, state) };
+    case "unique kept":
+      return { ok: { id: outcome.keeperId, created: false, state } };
+    default:
+      return { ok: { id, created: kind === "created", state } };
+  }
 }
 
 /** Runs `work` once for each queue; its answers come back in the order of the items. A queue's failure is its own. */

@@ -1,6 +1,6 @@
 /** One Reserve: a consumer that takes a single delivery, and waits for it as long as its caller wants to. */
 import type { LeasedJob } from "../model/job.ts";
-import type { Consumer, QueuePolicy, QueueShare } from "./consumer.ts";
+import type { Consumer, DeliveryMode, QueuePolicy, QueueShare } from "./consumer.ts";
 import type { Hub } from "./hub.ts";
 
 export type ReserveOptions = {
@@ -12,7 +12,18 @@ export type ReserveOptions = {
   /** 0: as each job says. */
   readonly leaseMs: number;
   readonly workerId: string;
+  readonly mode: DeliveryMode;
+  /** Takes also what is due only later, until then, when nothing is READY. */
+  readonly availableByMs?: number | undefined;
 };
+
+/** What came for a call; `pull`: to be forgotten as it is handed out. */
+export type Delivery = { readonly jobs: readonly LeasedJob[]; readonly pull: boolean };
+
+/** What is pulled is leased for two calls to Redis; when the broker dies in between, so long until it comes back. */
+const PULL_LEASE_MS = 10_000;
+
+const NOTHING: Delivery = { jobs: [], pull: false };
 
 /**
  * A single call has no past from which its fair share could follow. So under policy "weighted" its queues are put into
@@ -29,9 +40,12 @@ class ReserveCall implements Consumer {
   readonly policy = "strict";
   readonly workerId: string;
   readonly leaseMs: number;
+  readonly availableByMs: number | undefined;
+  readonly #pulls: boolean;
   readonly #maxJobs: number;
   readonly #notLookedInto: Set<string>;
-  readonly #onAnswer: (jobs: readonly LeasedJob[]) => void;
+  readonly #isQuiet: (workerId: string) => boolean;
+  readonly #onAnswer: (delivery: Delivery) => void;
   readonly #onFailure: (error: unknown) => void;
   readonly #answersEmpty: boolean;
   #answered = false;
@@ -39,12 +53,16 @@ class ReserveCall implements Consumer {
   /** Both are called once, and at once: whatever else the hub has for this call must go back. */
   constructor(
     options: ReserveOptions,
-    onAnswer: (jobs: readonly LeasedJob[]) => void,
+    isQuiet: (workerId: string) => boolean,
+    onAnswer: (delivery: Delivery) => void,
     onFailure: (error: unknown) => void,
   ) {
     this.queues = options.policy === "weighted" ? drawnByWeight(options.queues) : options.queues;
     this.workerId = options.workerId;
-    this.leaseMs = options.leaseMs;
+    this.#pulls = options.mode === "pull";
+    this.leaseMs = this.#pulls ? PULL_LEASE_MS : options.leaseMs;
+    this.availableByMs = options.availableByMs;
+    this.#isQuiet = isQuiet;
     this.#maxJobs = options.maxJobs;
     this.#answersEmpty = options.waitMs === 0;
     this.#notLookedInto = new Set(options.queues.map(({ name }) => name));
@@ -53,43 +71,57 @@ class ReserveCall implements Consumer {
   }
 
   capacity(): number {
-    return this.#answered ? 0 : this.#maxJobs;
+    return this.#answered || this.#isQuiet(this.workerId) ? 0 : this.#maxJobs;
   }
 
-  deliver(jobs: readonly LeasedJob[]): void {
-    this.#answered = true;
-    this.#onAnswer(jobs);
+  deliver(jobs: readonly LeasedJob[], pull: boolean): void {
+    this.#answer({ jobs, pull: pull || this.#pulls });
+  }
+
+  /** Its worker is to get no more jobs: a call that does not wait would else hear of it from nobody. */
+  becameQuiet(): void {
+    if (this.#answersEmpty && !this.#answered) this.#answer(NOTHING);
   }
 
   missed(queue: string): void {
     this.#notLookedInto.delete(queue);
-    if (this.#answersEmpty && this.#notLookedInto.size === 0) this.deliver([]);
+    if (this.#answersEmpty && this.#notLookedInto.size === 0) this.#answer(NOTHING);
   }
 
   failed(error: unknown): void {
     this.#answered = true;
     this.#onFailure(error);
   }
+
+  #answer(delivery: Delivery): void {
+    this.#answered = true;
+    this.#onAnswer(delivery);
+  }
 }
+
+type WaitingCall = { readonly call: ReserveCall; readonly reject: (reason: unknown) => void };
 
 /** The Reserve calls of a broker that are under way. */
 export class ReserveCalls {
   readonly #hub: Hub;
-  readonly #waiting = new Set<(reason: unknown) => void>();
+  readonly #isQuiet: (workerId: string) => boolean;
+  readonly #waiting = new Set<WaitingCall>();
 
-  constructor(hub: Hub) {
+  constructor(hub: Hub, isQuiet: (workerId: string) => boolean) {
     this.#hub = hub;
+    this.#isQuiet = isQuiet;
   }
 
   /** Resolves with what came, or with nothing when the wait is over. Rejects with the signal's reason on its abort. */
-  async reserve(options: ReserveOptions, signal: AbortSignal): Promise<readonly LeasedJob[]> {
+  async reserve(options: ReserveOptions, signal: AbortSignal): Promise<Delivery> {
     signal.throwIfAborted();
-    const { promise, resolve, reject } = Promise.withResolvers<readonly LeasedJob[]>();
+    const { promise, resolve, reject } = Promise.withResolvers<Delivery>();
     const call: ReserveCall = new ReserveCall(
       options,
-      (jobs) => {
+      this.#isQuiet,
+      (delivery) => {
         this.#hub.leave(call);
-        resolve(jobs);
+        resolve(delivery);
       },
       (error) => {
         this.#hub.leave(call);
@@ -97,22 +129,33 @@ export class ReserveCalls {
       },
     );
     const onAbort = () => reject(signal.reason);
-    const timer = options.waitMs > 0 ? setTimeout(() => resolve([]), options.waitMs) : undefined;
+    const timer = options.waitMs > 0 ? setTimeout(() => resolve(NOTHING), options.waitMs) : undefined;
     signal.addEventListener("abort", onAbort, { once: true });
-    this.#waiting.add(reject);
+    const waiting = { call, reject };
+    this.#waiting.add(waiting);
     this.#hub.join(call);
+    if (this.#isQuiet(options.workerId)) call.becameQuiet();
     try {
       return await promise;
     } finally {
       this.#hub.leave(call);
-      this.#waiting.delete(reject);
+      this.#waiting.delete(waiting);
       clearTimeout(timer);
       signal.removeEventListener("abort", onAbort);
     }
   }
 
+  /** A worker is to get no more jobs, or some again. */
+  onQuiet(workerId: string, isQuiet: boolean): void {
+    for (const { call } of this.#waiting) {
+      if (call.workerId !== workerId) continue;
+      if (isQuiet) call.becameQuiet();
+      else this.#hub.wake(call);
+    }
+  }
+
   /** Ends all of them with this error. */
   cancelAll(reason: unknown): void {
-    for (const reject of this.#waiting) reject(reason);
+    for (const { reject } of this.#waiting) reject(reason);
   }
 }

@@ -6,18 +6,24 @@
  * any, the hub gives no more, so a worker that does not read is not fed. `outstanding`: taken by the transport, not yet
  * released. When the stream ends, the waiting ones go back as if they had never been reserved, and the outstanding
  * ones after the grace.
+ *
+ * Jobs that are pulled wait likewise, and are forgotten the moment that the transport takes them: until then they can
+ * still go back.
  */
 import type { Lease, LeasedJob, LeaseEnd } from "../model/job.ts";
-import type { Consumer, QueuePolicy, QueueShare } from "./consumer.ts";
-import type { HeldLeases, Holder } from "./held-leases.ts";
+import type { Consumer, DeliveryMode, QueuePolicy, QueueShare } from "./consumer.ts";
+import type { HeldLeases, Holder, TakenOver } from "./held-leases.ts";
 import type { Hub } from "./hub.ts";
 
 export type SubscriptionEvent =
   | { readonly kind: "started"; readonly workerId: string; readonly leaseMs: number; readonly graceMs: number }
   | { readonly kind: "jobs"; readonly jobs: readonly LeasedJob[] }
-  | { readonly kind: "revoked"; readonly lease: Lease; readonly reason: Exclude<LeaseEnd, "RELEASED"> }
+  | { readonly kind: "revoked"; readonly lease: Lease; readonly reason: Exclude<LeaseEnd, "RELEASED" | "RESUMED"> }
   | { readonly kind: "keepalive" }
   | { readonly kind: "draining"; readonly graceMs: number };
+
+/** What waits to be taken: events as the worker sees them, and jobs that are pulled as it takes them. */
+type Waiting = SubscriptionEvent | { readonly kind: "pull"; readonly jobs: readonly LeasedJob[] };
 
 export type SubscribeOptions = {
   readonly queues: readonly QueueShare[];
@@ -26,6 +32,11 @@ export type SubscribeOptions = {
   readonly leaseMs: number;
   readonly workerId: string;
   readonly graceMs: number;
+  readonly mode: DeliveryMode;
+  readonly host: string;
+  readonly language: string;
+  /** The leases that the worker brought along. */
+  readonly resumed?: TakenOver | undefined;
 };
 
 export type SubscriptionContext = {
@@ -35,6 +46,9 @@ export type SubscriptionContext = {
   readonly giveBack: (leases: readonly Lease[]) => void;
   /** For jobs that it has: their leases run out after the grace. */
   readonly relinquish: (leases: readonly Lease[], graceMs: number) => void;
+  /** Forgets jobs; those for which that worked are the worker's. */
+  readonly pull: (jobs: readonly LeasedJob[]) => Promise<readonly LeasedJob[]>;
+  readonly isQuiet: (workerId: string) => boolean;
   readonly keepaliveMs: number;
   readonly onClose: (subscription: Subscription) => void;
 };
@@ -53,11 +67,13 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
   readonly policy: QueuePolicy;
   readonly workerId: string;
   readonly leaseMs: number;
+  readonly host: string;
+  readonly language: string;
   readonly #options: SubscribeOptions;
   readonly #context: SubscriptionContext;
   /** Events that are not yet taken: jobs within the credit, at most one revocation for each, one of each other kind. */
-  readonly #events: SubscriptionEvent[] = [];
-  /** The very objects that HeldLeases was given. */
+  readonly #events: Waiting[] = [];
+  /** Without those that are pulled. The very objects that HeldLeases was given. */
   readonly #outstanding = new Set<Lease>();
   #waitingJobs = 0;
   #state: State = { kind: "open" };
@@ -71,23 +87,33 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
     this.policy = options.policy;
     this.workerId = options.workerId;
     this.leaseMs = options.leaseMs;
+    this.host = options.host;
+    this.language = options.language;
     this.#events.push({ kind: "started", workerId: this.workerId, leaseMs: this.leaseMs, graceMs: options.graceMs });
     this.#keepalive = setInterval(() => this.#sayAlive(), context.keepaliveMs);
+    if (options.resumed) this.#resume(options.resumed);
     context.hub.join(this);
   }
 
-  capacity(): number {
-    if (this.#state.kind !== "open" || this.#waitingJobs > 0) return 0;
-    return Math.min(this.#options.maxOutstanding - this.#outstanding.size, BATCH);
+  /** Jobs that the worker has and has not released. */
+  get jobsInHand(): number {
+    return this.#outstanding.size;
   }
 
-  deliver(jobs: readonly LeasedJob[]): void {
+  capacity(): number {
+    if (this.#state.kind !== "open" || this.#waitingJobs > 0 || this.#context.isQuiet(this.workerId)) return 0;
+    const { mode, maxOutstanding } = this.#options;
+    return Math.min(mode === "pull" ? maxOutstanding : maxOutstanding - this.#outstanding.size, BATCH);
+  }
+
+  deliver(jobs: readonly LeasedJob[], pull: boolean): void {
     this.#waitingJobs += jobs.length;
+    const isPulled = pull || this.#options.mode === "pull";
     for (const job of jobs) {
-      this.#outstanding.add(job);
+      if (!isPulled) this.#outstanding.add(job);
       this.#context.heldLeases.hold(job, this.leaseMs, this);
     }
-    this.#push({ kind: "jobs", jobs });
+    this.#push({ kind: isPulled ? "pull" : "jobs", jobs });
   }
 
   missed(): void {}
@@ -96,7 +122,7 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
 
   onLeaseEnd(lease: Lease, reason: LeaseEnd): void {
     if (!this.#outstanding.delete(lease)) return;
-    if (reason !== "RELEASED") this.#push({ kind: "revoked", lease, reason });
+    if (reason !== "RELEASED" && reason !== "RESUMED") this.#push({ kind: "revoked", lease, reason });
     if (this.capacity() > 0) this.#context.hub.wake(this);
     if (this.#state.kind === "draining" && this.#outstanding.size === 0) this.#wakeReader?.();
   }
@@ -129,23 +155,33 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
   }
 
   async next(): Promise<IteratorResult<SubscriptionEvent>> {
-    while (this.#events.length === 0) {
-      if (this.#state.kind === "closed") return { done: true, value: undefined };
-      if (this.#state.kind === "draining" && this.#outstanding.size === 0) {
-        this.close();
-        continue;
+    for (;;) {
+      while (this.#events.length === 0) {
+        if (this.#state.kind === "closed") return { done: true, value: undefined };
+        if (this.#state.kind === "draining" && this.#outstanding.size === 0) {
+          this.close();
+          continue;
+        }
+        await new Promise<void>((resolve) => {
+          this.#wakeReader = resolve;
+        });
+        this.#wakeReader = undefined;
       }
-      await new Promise<void>((resolve) => {
-        this.#wakeReader = resolve;
-      });
-      this.#wakeReader = undefined;
+      const event = this.#events.shift() as Waiting;
+      if (event.kind === "jobs" || event.kind === "pull") {
+        this.#waitingJobs -= event.jobs.length;
+        if (this.capacity() > 0) this.#context.hub.wake(this);
+      }
+      if (event.kind !== "pull") return { done: false, value: event };
+      const jobs = await this.#pull(event.jobs);
+      if (jobs.length > 0) return { done: false, value: { kind: "jobs", jobs } };
     }
-    const event = this.#events.shift() as SubscriptionEvent;
-    if (event.kind === "jobs") {
-      this.#waitingJobs -= event.jobs.length;
-      if (this.capacity() > 0) this.#context.hub.wake(this);
-    }
-    return { done: false, value: event };
+  }
+
+  /** What has expired or was deleted meanwhile is not pulled. */
+  #pull(jobs: readonly LeasedJob[]): Promise<readonly LeasedJob[]> {
+    this.#context.heldLeases.forget(jobs);
+    return this.#context.pull(jobs);
   }
 
   async return(): Promise<IteratorResult<SubscriptionEvent>> {
@@ -157,7 +193,15 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
     this.#state = state;
   }
 
-  #push(event: SubscriptionEvent): void {
+  #resume({ number, kept, lost }: TakenOver): void {
+    for (const lease of kept) {
+      this.#outstanding.add(lease);
+      this.#context.heldLeases.hold(lease, this.leaseMs, this, number);
+    }
+    for (const { lease, reason } of lost) this.#push({ kind: "revoked", lease, reason });
+  }
+
+  #push(event: Waiting): void {
     this.#events.push(event);
     this.#wakeReader?.();
   }
@@ -168,13 +212,17 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
 
   /** What the worker has not seen goes back as if it had never been reserved. */
   #takeBackWaiting(): void {
-    const unseen = this.#events.flatMap((event) => (event.kind === "jobs" ? event.jobs : []));
-    const others = this.#events.filter(({ kind }) => kind !== "jobs" && this.#state.kind === "draining");
+    const [unseen, others]: [LeasedJob[], Waiting[]] = [[], []];
+    for (const event of this.#events) {
+      if (event.kind === "pull") unseen.push(...event.jobs);
+      // One that is not outstanding any more has ended.
+      else if (event.kind === "jobs") unseen.push(...event.jobs.filter((job) => this.#outstanding.delete(job)));
+      else if (this.#state.kind === "draining") others.push(event);
+    }
     this.#events.length = 0;
     this.#events.push(...others);
     this.#waitingJobs = 0;
-    const lost = unseen.filter((job) => this.#outstanding.delete(job));
-    this.#context.heldLeases.forget(lost);
-    if (lost.length > 0) this.#context.giveBack(lost);
+    this.#context.heldLeases.forget(unseen);
+    if (unseen.length > 0) this.#context.giveBack(unseen);
   }
 }

@@ -44,9 +44,9 @@ export class Sweeper {
     await this.#running;
   }
 
-  /** Something in this queue is due so soon. */
+  /** Something in this queue is due so soon. One that is not swept yet is from now on, also if that is far away. */
   soon(queue: string, inMs: number): void {
-    const at = performance.now() + inMs + 1;
+    const at = performance.now() + Math.min(inMs + 1, this.#interval());
     if (at >= (this.#due.get(queue) ?? Number.POSITIVE_INFINITY)) return;
     this.#due.set(queue, at);
     if (!this.#stopped && !this.#running) this.#runIn(this.#wait());
@@ -95,9 +95,13 @@ export class Sweeper {
 
   async #sweep(queue: string): Promise<void> {
     const { more, nextDueMs } = await this.#trySweep(queue);
-    const interval = Math.max(this.#options.intervalMs, this.#due.size * SPACING_MS);
+    const interval = this.#interval();
     const wait = more ? 0 : Math.min(nextDueMs === undefined ? interval : nextDueMs + 1, interval);
     this.#due.set(queue, performance.now() + wait);
+  }
+
+  #interval(): number {
+    return Math.max(this.#options.intervalMs, this.#due.size * SPACING_MS);
   }
 
   async #list(): Promise<void> {

@@ -15,7 +15,8 @@ export type Command = {
   readonly usage: string;
   /** One sentence for the list of commands. */
   readonly summary: string;
-  help(): string;
+  /** `argv`: what followed the command's name, from which a group finds the command that is meant. */
+  help(argv?: readonly string[]): string;
   /** Gives the exit code. Throws UsageError for a wrong command line, anything else for a failure. */
   run(argv: readonly string[], io: Io): Promise<number>;
 };
@@ -28,22 +29,31 @@ export function command<T extends OptionTable>(definition: {
   readonly options: T;
   /** What stands below the options in help. */
   readonly notes?: string;
+  /** Command lines to copy, each with what it does where that is not plain. */
+  readonly examples?: readonly string[];
   readonly run: (values: OptionValues<T>, args: readonly string[], io: Io) => Promise<number>;
 }): Command {
-  const { name, usage, summary, options, notes } = definition;
+  const { name, usage, summary, options, notes, examples } = definition;
   return {
     name,
     usage,
     summary,
     help() {
       const parts = [`baton ${name} ${usage}`, summary, `Options:\n${optionsHelp(options)}`];
-      return (notes === undefined ? parts : [...parts, notes]).join("\n\n");
+      if (notes !== undefined) parts.push(notes);
+      if (examples !== undefined) parts.push(`Examples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
+      return parts.join("\n\n");
     },
     run(argv, io) {
       const { values, args } = parseOptions(options, argv, name);
       return definition.run(values, args, io);
     },
   };
+}
+
+/** What people are told beside the answer, so that the answer alone goes down a pipe. */
+export function note(io: Io, text: string): void {
+  io.stderr.write(`${text}\n`);
 }
 
 export function print(io: Io, text: string): void {

@@ -10,6 +10,7 @@ export const deleteCommand = command({
   summary: "Removes a job, in any state; a worker that runs it is told at once.",
   options: clientOptions,
   notes: "A job that is not there is no error: the command says so and exits with 0.",
+  examples: ["baton delete mail reminder-7"],
   async run(values, args, io) {
     const [queue, id, ...rest] = args;
     if (queue === undefined || id === undefined || rest.length > 0) {

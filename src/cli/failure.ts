@@ -5,7 +5,8 @@ import { BatonClientError } from "../client/index.ts";
 export function failureText(error: unknown): string {
   if (!(error instanceof BatonClientError)) return error instanceof Error ? error.message : String(error);
   const name = error.reason === undefined ? error.code : `${error.code}/${error.reason}`;
-  const lines = [`${error.message} (${name})`];
+  // The message of a bad request is all of its fields in one line; each on its own reads better.
+  const lines = [error.violations.length > 0 ? `the broker refused this (${name}):` : `${error.message} (${name})`];
   if (isUnreachable(error)) {
     // gRPC says it with a history of its attempts; what the system said, and where, is at its end.
     const [, cause, address] = /connect (\w+) (\S+?)\.?(?:\s|$)/.exec(error.message) ?? [];

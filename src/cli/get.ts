@@ -9,6 +9,7 @@ export const get = command({
   usage: "QUEUE ID [options]",
   summary: "Shows a job, in any state, with its payload, and its result or last error.",
   options: clientOptions,
+  examples: ["baton get mail welcome-1", "baton get mail welcome-1 --json | jq .state"],
   async run(values, args, io) {
     const [queue, id, ...rest] = args;
     if (queue === undefined || id === undefined || rest.length > 0) {

@@ -1,22 +1,33 @@
 /** The command line: a table of commands. No command holds a rule of the broker's. */
 import { readFile } from "node:fs/promises";
 import { nearest } from "../setting-values.ts";
+import { awaitCommand } from "./await.ts";
+import { cancel } from "./cancel.ts";
 import { type Command, type Io, print } from "./command.ts";
 import { deleteCommand } from "./delete.ts";
+import { failed } from "./failed.ts";
 import { failureJson, failureText } from "./failure.ts";
 import { get } from "./get.ts";
+import { jobs } from "./jobs.ts";
 import { UsageError } from "./options.ts";
+import { pause, resume } from "./pause.ts";
 import { put } from "./put.ts";
+import { queues } from "./queues.ts";
+import { requeue } from "./requeue.ts";
+import { retry } from "./retry.ts";
+import { schedule } from "./schedule.ts";
 import { serve } from "./serve.ts";
+import { watch } from "./watch.ts";
 import { work } from "./work.ts";
+import { workers } from "./workers.ts";
 
 const help: Command = {
   name: "help",
   usage: "[COMMAND]",
   summary: "Explains a command.",
   help: () => "baton help [COMMAND]\n\nExplains a command, or lists them all.",
-  async run([name], io) {
-    print(io, name === undefined ? overview() : find(name).help());
+  async run([name, ...rest], io) {
+    print(io, name === undefined ? overview() : find(name).help(rest));
     return 0;
   },
 };
@@ -32,7 +43,27 @@ const version: Command = {
   },
 };
 
-const COMMANDS: readonly Command[] = [serve, put, work, get, deleteCommand, help, version];
+const COMMANDS: readonly Command[] = [
+  serve,
+  put,
+  work,
+  awaitCommand,
+  get,
+  jobs,
+  failed,
+  retry,
+  cancel,
+  deleteCommand,
+  watch,
+  queues,
+  pause,
+  resume,
+  requeue,
+  workers,
+  schedule,
+  help,
+  version,
+];
 
 const ALIASES: Readonly<Record<string, string>> = { "--help": "help", "-h": "help", "--version": "version" };
 
@@ -44,7 +75,7 @@ export async function main(argv: readonly string[], io: Io = process): Promise<n
     if (name === undefined) throw new UsageError(`write a command\n\n${overview()}`);
     const command = find(ALIASES[name] ?? name);
     if (!asksForHelp(rest)) return await command.run(rest, io);
-    print(io, command.help());
+    print(io, command.help(rest));
     return 0;
   } catch (error) {
     const isJson = rest.includes("--json");
@@ -54,10 +85,10 @@ export async function main(argv: readonly string[], io: Io = process): Promise<n
 }
 
 function overview(): string {
-  const rows = COMMANDS.map(({ name, usage, summary }) => ({ line: `baton ${name} ${usage}`.trimEnd(), summary }));
+  const rows = COMMANDS.map(({ name, summary }) => ({ line: `baton ${name}`, summary }));
   const width = Math.max(...rows.map(({ line }) => line.length));
   const list = rows.map(({ line, summary }) => `  ${line.padEnd(width)}  ${summary}`).join("\n");
-  return `Baton, a job broker.\n\n${list}\n\nbaton COMMAND --help lists a command's options.`;
+  return `Baton, a job broker.\n\n${list}\n\nbaton COMMAND --help explains a command, with its options and examples.`;
 }
 
 function find(name: string): Command {

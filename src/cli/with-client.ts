@@ -1,11 +1,12 @@
 /** What all commands that call a broker share: its address, the time a call may take, and the form of the answer. */
-import { BatonClient } from "../client/index.ts";
+import { BatonClient, type CallOptions } from "../client/index.ts";
 import { address, duration } from "../setting-values.ts";
 import type { Io } from "./command.ts";
 import { flag, UsageError, value } from "./options.ts";
 
 const DEFAULT_ADDRESS = "127.0.0.1:7711";
 const DEFAULT_TIMEOUT_MS = 5_000;
+const SLOW_TIMEOUT_MS = 60_000;
 
 const addressKind = address(DEFAULT_ADDRESS);
 
@@ -15,7 +16,18 @@ export const clientOptions = {
   json: flag("Print JSON, one object a line, as the contract maps it."),
 };
 
+/** Of commands whose call goes through a whole queue. */
+export const slowClientOptions = {
+  ...clientOptions,
+  timeout: value(clientOptions.timeout.kind, "How long the call may take. [default 1m]"),
+};
+
 type ClientValues = { readonly addr: string | undefined; readonly timeout: number | undefined };
+
+/** The limits of such a call: it may take long, but a broker that is not there is no reason to wait for long. */
+export function slowCall({ timeout = SLOW_TIMEOUT_MS }: ClientValues): CallOptions {
+  return { deadlineMs: timeout, repeatForMs: DEFAULT_TIMEOUT_MS };
+}
 
 /** Calls `use` with a client, which is closed afterwards, whatever happens. */
 export async function withClient<T>(

@@ -1,5 +1,6 @@
-/** `baton work`: a worker in any language: runs a command for each job. */
+/** `baton work`: a worker in any language: runs a command for each job, or posts it to a web hook. */
 import {
+  type Handler,
   type HandlerResult,
   type Outcome,
   type ReleaseResult,
@@ -11,13 +12,17 @@ import { duration, integer, text } from "../setting-values.ts";
 import { command, type Io, print } from "./command.ts";
 import { exec } from "./exec.ts";
 import { failureJson, failureText } from "./failure.ts";
-import { flag, UsageError, value } from "./options.ts";
+import { flag, list, UsageError, value } from "./options.ts";
 import { asText } from "./show.ts";
+import { WebHook } from "./web-hook.ts";
+import { hookTarget } from "./web-hook-target.ts";
 import { clientOptions, withClient } from "./with-client.ts";
 
 const DAY_MS = 86_400_000;
 
-const NOTES = `The command is run by /bin/sh, once for each job. It gets
+const DEFAULT_POST_TIMEOUT_MS = 30_000;
+
+const NOTES = `With --exec, the command is run by /bin/sh, once for each job. It gets
   the payload                 on stdin
   BATON_JOB_ID, BATON_QUEUE   the job
   BATON_ATTEMPT               how often the job has been handed to a worker, 1 on the first
@@ -29,15 +34,42 @@ and decides what becomes of the job by how it exits:
   other        failed, to be tried again; the end of stderr is the message, EXIT_<status> or SIGNAL_<name> the type
 
 stderr passes through. When a job is taken away (deleted, or its lease is lost), the command and all that it has
-started get SIGTERM, and SIGKILL 5 s later. SIGTERM or SIGINT to the worker lets the commands at work finish for up to
---stop-timeout, and gives back what is left; a second one gives all back at once.`;
+started get SIGTERM, and SIGKILL 5 s later.
+
+With --url, the hook gets one POST for each job, whose body is the payload, byte for byte, with these headers:
+  content-type                the payload's, else text/plain; charset=utf-8 where it is UTF-8, application/octet-stream
+                              where it is not
+  baton-job-id, baton-queue   the job; what is no visible ASCII, and %, in percent-encoding
+  baton-attempt               how often the job has been handed to a worker, 1 on the first
+  idempotency-key             the same in every attempt at this job, and in no other job: a hook that has done the work
+                              of a key can answer 2xx at once
+  baton-header-<name>         each header of the job that HTTP carries unchanged
+  baton-headers               the others (no ASCII, line breaks, names that differ only in case), as a JSON object
+and decides what becomes of the job by how it answers:
+  2xx                         completed; the body, with its content-type, is the result. Without result, and with a warning on stderr, when the
+                              body is longer than 3 MiB
+  429, 408, 425, 5xx          failed, to be tried again: when Retry-After (seconds or a date) says, at most 365 days on,
+                              else by the job's retry policy
+  other 4xx                   failed for good
+  307, 308                    posted again where it says, at most 5 times, when scheme, host and port are the same; also
+                              from http to https at their own ports
+  any 3xx to another host     failed for good: REDIRECT_TO_OTHER_HOST
+  other 3xx                   failed, to be tried again
+The start of the answer is the message, HTTP_<status> the type. Failed, to be tried again, are also TIMEOUT, CONNECT,
+CONNECTION_LOST (no whole answer) and BAD_ANSWER (no HTTP). A user and password in the address are sent as Basic
+authorization. When a job is taken away, its post is broken off.
+
+SIGTERM or SIGINT to the worker lets the commands and posts at work finish for up to --stop-timeout, and gives back what
+is left; a second one gives all back at once.`;
 
 export const work = command({
   name: "work",
-  usage: "QUEUE... --exec COMMAND [options]",
-  summary: "Runs a command for each job of some queues, those named first first.",
+  usage: "QUEUE... (--exec COMMAND | --url ADDRESS) [options]",
+  summary: "Runs a command, or posts to a web hook, for each job of some queues, those named first first.",
   options: {
-    exec: value(text(/./s, "a command for /bin/sh, in quotes", "COMMAND"), "What to run for each job. Required."),
+    exec: value(text(/./s, "a command for /bin/sh, in quotes", "COMMAND"), "What to run for each job."),
+    url: value(text(/^/, "the address of a web hook", "ADDRESS"), "Where to post each job, by http or https."),
+    header: list(text(/^/, "'NAME: VALUE'", "'NAME: VALUE'"), "With --url: sent with every post; can be repeated."),
     concurrency: value(integer(1, 10_000), "How many jobs to run at once. [default 1]"),
     once: flag("Exit after one job: 0 when it was completed, else 1."),
     lease: value(
@@ -47,40 +79,86 @@ export const work = command({
     workerId: value(text(/./, "a name", "NAME"), "Who takes the jobs, for people. [default host:pid]"),
     stopTimeout: value(
       duration(0, DAY_MS),
-      "How long commands may go on when the worker is told to stop. [default 30s]",
+      "How long commands and posts may go on when the worker is told to stop. [default 30s]",
     ),
+    postTimeout: value(duration(100, 3_600_000), "With --url: how long one post may take, 100ms to 1h. [default 30s]"),
     ...clientOptions,
   },
   notes: NOTES,
+  examples: [
+    "baton work thumbnails --exec 'convert - -resize 200x200 -' --concurrency 2",
+    "baton work mail --url https://hooks.example.com/mail --header 'Authorization: Bearer …'",
+  ],
   async run(values, queues, io) {
-    const { exec: line } = values;
     if (queues.length === 0) throw new UsageError("write at least one queue: baton work QUEUE... --exec COMMAND");
-    if (line === undefined) throw new UsageError("write what to run: --exec COMMAND");
-    return await withClient(values, io, async (client) => {
-      let completed = false;
-      const worker = new Worker(client, {
-        queues,
-        concurrency: values.once ? 1 : values.concurrency,
-        maxJobs: values.once ? 1 : undefined,
-        leaseMs: values.lease,
-        workerId: values.workerId,
-        stopTimeoutMs: values.stopTimeout,
-        handler: async (job, { signal }) => resultOf(await exec(line, job, { signal, stderr: io.stderr })),
-        onError: errorReporter(values.json, io),
-        onReleased: (job, outcome, result) => {
-          completed = outcome.outcome === "completed";
-          reportReleased(job, outcome, result, values.json, io);
-        },
+    const { handler, close } = runnerOf(values, io);
+    try {
+      return await withClient(values, io, async (client) => {
+        let completed = false;
+        const worker = new Worker(client, {
+          queues,
+          concurrency: values.once ? 1 : values.concurrency,
+          maxJobs: values.once ? 1 : undefined,
+          leaseMs: values.lease,
+          workerId: values.workerId,
+          stopTimeoutMs: values.stopTimeout,
+          handler,
+          onError: errorReporter(values.json, io),
+          onReleased: (job, outcome, result) => {
+            completed = outcome.outcome === "completed";
+            reportReleased(job, outcome, result, values.json, io);
+          },
+        });
+        await untilStopped(worker);
+        return values.once && !completed ? 1 : 0;
       });
-      await untilStopped(worker);
-      return values.once && !completed ? 1 : 0;
-    });
+    } finally {
+      close();
+    }
   },
 });
 
-/** Text where it is UTF-8, so that people can read it; nothing where the command wrote nothing. */
-function resultOf(stdout: Buffer): HandlerResult {
-  return stdout.length === 0 ? undefined : (asText(stdout) ?? stdout);
+type RunnerValues = {
+  readonly exec: string | undefined;
+  readonly url: string | undefined;
+  readonly header: readonly string[];
+  readonly postTimeout: number | undefined;
+  readonly json: boolean;
+};
+
+/** What runs each job. */
+type Runner = { readonly handler: Handler; close(): void };
+
+function runnerOf(values: RunnerValues, io: Io): Runner {
+  const { exec: line, url, header, postTimeout, json } = values;
+  if ((line === undefined) === (url === undefined)) {
+    throw new UsageError("write what to do with each job, one of the two: --exec COMMAND or --url ADDRESS");
+  }
+  if (url === undefined) {
+    if (header.length > 0) throw new UsageError("--header: write it with --url ADDRESS only");
+    if (postTimeout !== undefined) throw new UsageError("--post-timeout: write it with --url ADDRESS only");
+    return {
+      handler: async (job, { signal }) => resultOf(await exec(line ?? "", job, { signal, stderr: io.stderr })),
+      close: () => {},
+    };
+  }
+  const timeoutMs = postTimeout ?? DEFAULT_POST_TIMEOUT_MS;
+  const warn = (text: string) => io.stderr.write(json ? `${failureJson(new Error(text))}\n` : `baton: ${text}\n`);
+  const hook = new WebHook({ target: hookTarget(url, header), timeoutMs, warn });
+  return {
+    handler: async (job, { signal }) => {
+      const { body, contentType } = await hook.post(job, signal);
+      return resultOf(body, contentType);
+    },
+    close: () => hook.close(),
+  };
+}
+
+/** Text where it is UTF-8, so that people can read it; nothing where nothing was written or answered. */
+function resultOf(bytes: Buffer, contentType = ""): HandlerResult {
+  if (bytes.length === 0) return undefined;
+  const text = asText(bytes);
+  return text === undefined ? { data: bytes, contentType } : { text, contentType };
 }
 
 /** The first signal stops gracefully, the second gives all back at once. */

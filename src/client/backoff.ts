@@ -10,6 +10,13 @@ export function backoffMs(n: number, { initialMs, maxMs }: BackoffOptions, rando
   return full * (0.5 + random / 2);
 }
 
+export type RepeatLimits = {
+  readonly deadlineMs: number;
+  /** Default: the deadline. */
+  readonly repeatForMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+};
+
 const CALL_BACKOFF: BackoffOptions = { initialMs: 50, maxMs: 2_000 };
 
 /**
@@ -18,9 +25,10 @@ const CALL_BACKOFF: BackoffOptions = { initialMs: 50, maxMs: 2_000 };
  */
 export async function repeatWhileUnavailable<T>(
   attempt: (leftMs: number) => Promise<T>,
-  { deadlineMs, signal }: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined },
+  { deadlineMs, repeatForMs = deadlineMs, signal }: RepeatLimits,
 ): Promise<T> {
   const endsAt = performance.now() + deadlineMs;
+  const repeatsUntil = performance.now() + Math.min(repeatForMs, deadlineMs);
   let lastWord: unknown;
   for (let n = 1; ; n++) {
     try {
@@ -31,7 +39,7 @@ export async function repeatWhileUnavailable<T>(
       if (!isUnavailable(error)) throw error;
       lastWord = error;
       const waitMs = Math.max(backoffMs(n, CALL_BACKOFF), error.retryAfterMs ?? 0);
-      if (performance.now() + waitMs >= endsAt) throw error;
+      if (performance.now() + waitMs >= repeatsUntil) throw error;
       await pause(waitMs, signal);
     }
   }

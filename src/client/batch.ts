@@ -10,18 +10,17 @@ import type {
   ReleaseResponse,
   ReleaseResult,
 } from "../../gen/baton/v1/job_service_pb.js";
-import { repeatWhileUnavailable } from "./backoff.ts";
+import { type RepeatLimits, repeatWhileUnavailable } from "./backoff.ts";
 import { BatonClientError, fromStatus, isUnavailable } from "./error.ts";
 import type { BatchResult } from "./output.ts";
 
-type Limits = { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined };
 type Send<I, R> = (items: I[], leftMs: number) => Promise<R[]>;
 
 export function putBatch(
   requests: readonly PutRequest[],
   isRepeatable: (request: PutRequest) => boolean,
   send: Send<PutRequest, PutResult>,
-  limits: Limits,
+  limits: RepeatLimits,
 ): Promise<BatchResult<PutResponse>[]> {
   return batch(
     requests,
@@ -35,7 +34,7 @@ export function putBatch(
 export function releaseBatch(
   requests: readonly ReleaseRequest[],
   send: Send<ReleaseRequest, ReleaseResult>,
-  limits: Limits,
+  limits: RepeatLimits,
 ): Promise<BatchResult<ReleaseResponse>[]> {
   const always = () => true;
   return batch(
@@ -52,7 +51,7 @@ async function batch<I, R, T>(
   isRepeatable: (item: I) => boolean,
   send: Send<I, R>,
   read: (result: R) => BatchResult<T>,
-  limits: Limits,
+  limits: RepeatLimits,
 ): Promise<BatchResult<T>[]> {
   const settled: BatchResult<T>[] = new Array(items.length);
   let pending = items.map((item, index) => ({ item, index }));

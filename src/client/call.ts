@@ -12,7 +12,7 @@ const LONGEST_DEADLINE_MS = 20 * 86_400_000;
 /** How many messages of a stream wait for a slow reader before the connection is told to stop. */
 const INBOX_LIMIT = 64;
 
-type Method<Kind extends DescMethod["methodKind"], I extends DescMessage, O extends DescMessage> = DescMethod & {
+export type Method<Kind extends DescMethod["methodKind"], I extends DescMessage, O extends DescMessage> = DescMethod & {
   readonly methodKind: Kind;
   readonly input: I;
   readonly output: O;

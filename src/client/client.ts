@@ -1,27 +1,31 @@
 /**
- * The client: one method for each RPC, in TypeScript's own terms.
+ * The client: one method for each RPC, in TypeScript's own terms; those of the queues and the schedules stand in
+ * `queues` and `schedules`.
  *
- * What is safe to repeat is repeated while the broker is UNAVAILABLE, with backoff, until the call's deadline: Get,
- * Delete, Extend and every release; a put when the client made the id itself, or when the user's own id comes with
- * `onConflict: "KEEP"`. Reserve and other puts are the user's to repeat.
+ * What is safe to repeat is repeated while the broker is UNAVAILABLE, with backoff, until the call's deadline: all that
+ * changes nothing or changes the same only once, and every release; a put when the client made the id itself, or when
+ * the user's own id comes with `onConflict: "KEEP"`. Reserve, other puts and the trigger of a schedule are the user's to
+ * repeat.
  */
 import { create } from "@bufbuild/protobuf";
 import { type ChannelCredentials, credentials as grpcCredentials } from "@grpc/grpc-js";
-import { v7 as uuidv7 } from "uuid";
+import { JobState } from "../../gen/baton/v1/job_pb.js";
 import {
+  CancelRequestSchema,
   DeleteRequestSchema,
   ExtendRequestSchema,
   GetRequestSchema,
   JobService,
-  OnConflict,
-  PutManyRequestSchema,
-  type PutRequest,
+  ListRequestSchema,
+  ListResponseSchema,
   ReleaseManyRequestSchema,
   type ReleaseRequest,
+  RetryRequestSchema,
 } from "../../gen/baton/v1/job_service_pb.js";
-import { repeatWhileUnavailable } from "./backoff.ts";
-import { putBatch, releaseBatch } from "./batch.ts";
+import { type AwaitOptions, awaitJob } from "./await.ts";
+import { releaseBatch } from "./batch.ts";
 import { Connection } from "./call.ts";
+import { type CallOptions, Calls } from "./calls.ts";
 import { BatonClientError, fromStatus } from "./error.ts";
 import {
   type Outcome,
@@ -30,27 +34,35 @@ import {
   type ReserveInput,
   type SubscribeInput,
   toDuration,
-  toPutRequest,
   toReleaseRequest,
   toReserveRequest,
   toSubscribeRequest,
 } from "./input.ts";
 import {
   type BatchResult,
+  type CancelResult,
   type DeleteResult,
   date,
+  fromCancelResponse,
   fromDeleteResponse,
   fromJob,
-  fromPutResponse,
   fromReleaseResponse,
   fromReservedJob,
   fromSubscribeResponse,
   type Job,
+  type JobStateName,
+  jsonOf,
   type PutResult,
   type ReleaseResult,
   type ReservedJob,
   type SubscribeEvent,
+  stateName,
 } from "./output.ts";
+import { allPages, type Page, type PageOptions } from "./page.ts";
+import { put, putMany } from "./put.ts";
+import { Queues } from "./queues.ts";
+import { Schedules } from "./schedules.ts";
+import { type WatchEvent, type WatchInput, type WatchOptions, watch } from "./watch.ts";
 
 export type BatonClientOptions = {
   /** `host:port`, or any target that gRPC takes: `dns:///…`, `unix:/path`. */
@@ -63,12 +75,8 @@ export type BatonClientOptions = {
   readonly maxMessageBytes?: number | undefined;
 };
 
-export type CallOptions = {
-  /** How long the call may take, its repetitions included. */
-  readonly deadlineMs?: number | undefined;
-  /** Ends the call, which then throws the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
-};
+/** A state that a job can be in. */
+export type ListedState = Exclude<JobStateName, "UNSPECIFIED">;
 
 /**
  * A connection to a broker. It connects with the first call and reconnects by itself.
@@ -76,79 +84,63 @@ export type CallOptions = {
  * ```ts
  * const client = new BatonClient({ address: "127.0.0.1:7711" });
  * const { jobId } = await client.put({ queue: "email", payload: { json: { to: "ann@example.com" } } });
+ * const { state, result } = await client.await("email", jobId);
  * client.close();
  * ```
  */
 export class BatonClient {
   readonly address: string;
+  /** Shows and runs queues, and the workers at them. */
+  readonly queues: Queues;
+  /** Puts jobs at recurring times. */
+  readonly schedules: Schedules;
   readonly #connection: Connection;
-  readonly #defaultDeadlineMs: number;
+  readonly #calls: Calls;
 
   constructor(options: BatonClientOptions) {
     this.address = options.address;
-    this.#defaultDeadlineMs = options.defaultDeadlineMs ?? 30_000;
     this.#connection = new Connection(options.address, options.credentials ?? grpcCredentials.createInsecure(), {
-      // gRPC's own defaults would leave a client deaf for up to two minutes after its broker came back.
+      // gRPC's own defaults would leave a client deaf for up to two minutes after its broker came back, and for ever on
+      // a connection that is dead without a word.
       "grpc.initial_reconnect_backoff_ms": 100,
       "grpc.max_reconnect_backoff_ms": 2_000,
+      "grpc.keepalive_time_ms": 30_000,
+      "grpc.keepalive_timeout_ms": 10_000,
       "grpc.max_receive_message_length": options.maxMessageBytes ?? 64 * 1024 * 1024,
       "grpc.max_send_message_length": -1,
       "grpc.use_local_subchannel_pool": 1,
       "grpc.enable_channelz": 0,
     });
+    this.#calls = new Calls(this.#connection, options.defaultDeadlineMs ?? 30_000);
+    this.queues = new Queues(this.#calls);
+    this.schedules = new Schedules(this.#calls);
   }
 
-  /** Puts one job. Throws BatonClientError, with reason JOB_EXISTS where the id is taken. */
+  /**
+   * Puts one job. Throws BatonClientError with reason JOB_EXISTS where the id is taken, or UNIQUE_KEY_TAKEN where another
+   * job keeps the unique key.
+   */
   async put(input: PutInput, options: CallOptions = {}): Promise<PutResult> {
-    const { request, ownId } = this.#prepare(input);
-    const attempt = (deadlineMs: number) =>
-      this.#connection.unary(JobService.method.put, request, { deadlineMs, signal: options.signal });
-    const limits = this.#limits(options);
-    const response = isRepeatable(request)
-      ? await repeatWhileUnavailable(attempt, limits)
-      : await attempt(limits.deadlineMs);
-    // Nobody else has this id: where a repetition found the job, an earlier attempt of this call had created it.
-    if (ownId) response.created = true;
-    return fromPutResponse(response);
+    return await put(this.#calls, input, options);
   }
 
   /** Puts several jobs. One result for each, in their order; throws only when nothing could be put at all. */
   async putMany(inputs: readonly PutInput[], options: CallOptions = {}): Promise<BatchResult<PutResult>[]> {
-    const prepared = inputs.map((input) => this.#prepare(input));
-    const results = await putBatch(
-      prepared.map(({ request }) => request),
-      isRepeatable,
-      async (jobs, deadlineMs) => {
-        const request = create(PutManyRequestSchema, { jobs });
-        const call = { deadlineMs, signal: options.signal };
-        return (await this.#connection.unary(JobService.method.putMany, request, call)).results;
-      },
-      this.#limits(options),
-    );
-    return results.map((result, index) => {
-      if (!result.ok) return result;
-      if (prepared[index]?.ownId) result.value.created = true;
-      return { ok: true, value: fromPutResponse(result.value) };
-    });
+    return await putMany(this.#calls, inputs, options);
   }
 
   /** Takes jobs that are ready, or waits for the first for up to `waitMs`. Empty when there was none. */
   async reserve(input: ReserveInput, options: CallOptions = {}): Promise<ReservedJob[]> {
-    const deadlineMs = options.deadlineMs ?? (input.waitMs ?? 0) + this.#defaultDeadlineMs;
-    const call = { deadlineMs, signal: options.signal };
-    const { jobs } = await this.#connection.unary(JobService.method.reserve, toReserveRequest(input), call);
+    const deadlineMs = options.deadlineMs ?? (input.waitMs ?? 0) + this.#calls.defaultDeadlineMs;
+    const request = toReserveRequest(input);
+    const { jobs } = await this.#calls.once(JobService.method.reserve, request, { ...options, deadlineMs });
     return jobs.map(fromReservedJob);
   }
 
   /** Ends a reservation. Throws with reason LEASE_LOST when the lease had ended. */
   async release(leaseToken: string, outcome: Outcome, options: CallOptions = {}): Promise<ReleaseResult> {
     const request = toReleaseRequest(leaseToken, outcome);
-    const response = await repeatWhileUnavailable(
-      (deadlineMs) =>
-        this.#connection.unary(JobService.method.release, request, { deadlineMs, signal: options.signal }),
-      this.#limits(options),
-    );
-    return fromReleaseResponse(response);
+    return fromReleaseResponse(await this.#calls.repeated(JobService.method.release, request, options));
   }
 
   /** Ends several reservations. One result for each, in their order; throws only when none could be ended at all. */
@@ -171,10 +163,9 @@ export class BatonClient {
       requests,
       async (releases, deadlineMs) => {
         const request = create(ReleaseManyRequestSchema, { releases });
-        const call = { deadlineMs, signal: options.signal };
-        return (await this.#connection.unary(JobService.method.releaseMany, request, call)).results;
+        return (await this.#calls.once(JobService.method.releaseMany, request, { ...options, deadlineMs })).results;
       },
-      this.#limits(options),
+      this.#calls.limits(options),
     );
     return results.map((result) => (result.ok ? { ok: true, value: fromReleaseResponse(result.value) } : result));
   }
@@ -188,10 +179,7 @@ export class BatonClient {
       leaseTokens: [...leaseTokens],
       ...(leaseMs !== undefined && { leaseDuration: toDuration("leaseMs", leaseMs) }),
     });
-    const { results } = await repeatWhileUnavailable(
-      (deadlineMs) => this.#connection.unary(JobService.method.extend, request, { deadlineMs, signal: options.signal }),
-      this.#limits(options),
-    );
+    const { results } = await this.#calls.repeated(JobService.method.extend, request, options);
     return results.map(({ result }) => {
       if (result.case === "error") return { ok: false, error: fromStatus(result.value) };
       return { ok: true, value: date(result.value) ?? new Date(0) };
@@ -201,22 +189,83 @@ export class BatonClient {
   /** Removes a job, in any state; `deleted` is false when there was none. */
   async delete(queue: string, id: string, options: CallOptions = {}): Promise<DeleteResult> {
     const request = create(DeleteRequestSchema, { queue, id });
-    const response = await repeatWhileUnavailable(
-      (deadlineMs) => this.#connection.unary(JobService.method.delete, request, { deadlineMs, signal: options.signal }),
-      this.#limits(options),
-    );
-    return fromDeleteResponse(response);
+    return fromDeleteResponse(await this.#calls.repeated(JobService.method.delete, request, options));
+  }
+
+  /** Ends a job that has not finished, and keeps it as FAILED; its worker is told at once. */
+  async cancel(
+    queue: string,
+    id: string,
+    { message = "", ...options }: CallOptions & { readonly message?: string | undefined } = {},
+  ): Promise<CancelResult> {
+    const request = create(CancelRequestSchema, { queue, id, message });
+    return fromCancelResponse(await this.#calls.repeated(JobService.method.cancel, request, options));
   }
 
   /** Shows a job. Throws with reason JOB_NOT_FOUND. */
   async get(queue: string, id: string, options: CallOptions = {}): Promise<Job> {
     const request = create(GetRequestSchema, { queue, id });
-    const { job } = await repeatWhileUnavailable(
-      (deadlineMs) => this.#connection.unary(JobService.method.get, request, { deadlineMs, signal: options.signal }),
-      this.#limits(options),
-    );
+    const { job } = await this.#calls.repeated(JobService.method.get, request, options);
     if (job === undefined) throw new BatonClientError("INTERNAL", "the broker's answer holds no job");
     return fromJob(job);
+  }
+
+  /** One page of the jobs in one state: of READY the next ones first, else those first whose time comes or came first. */
+  async list(
+    queue: string,
+    state: ListedState,
+    { pageSize = 0, pageToken = "", ...options }: PageOptions = {},
+  ): Promise<Page<Job>> {
+    const request = create(ListRequestSchema, { queue, state: JobState[state], pageSize, pageToken });
+    const response = await this.#calls.repeated(JobService.method.list, request, options);
+    return {
+      items: response.jobs.map(fromJob),
+      nextPageToken: response.nextPageToken || undefined,
+      ...jsonOf(ListResponseSchema, response),
+    };
+  }
+
+  /** All jobs in one state, page by page as they are needed. */
+  listAll(
+    queue: string,
+    state: ListedState,
+    options: Omit<PageOptions, "pageToken"> = {},
+  ): AsyncGenerator<Job, void, undefined> {
+    return allPages((pageToken) => this.list(queue, state, { ...options, pageToken }));
+  }
+
+  /** Lets jobs run again that are FAILED or COMPLETED. One result for each id, in their order: the state, or the error. */
+  async retry(queue: string, ids: readonly string[], options: CallOptions = {}): Promise<BatchResult<JobStateName>[]> {
+    const request = create(RetryRequestSchema, { queue, ids: [...ids] });
+    const { results } = await this.#calls.repeated(JobService.method.retry, request, options);
+    return results.map(({ result }) => {
+      if (result.case === "error") return { ok: false, error: fromStatus(result.value) };
+      return { ok: true, value: stateName(result.value ?? JobState.UNSPECIFIED) };
+    });
+  }
+
+  /** Lets all jobs run again that are FAILED now, and gives the number of those that can. */
+  async retryAllFailed(queue: string, options: CallOptions = {}): Promise<number> {
+    const request = create(RetryRequestSchema, { queue, allFailed: true });
+    return (await this.#calls.repeated(JobService.method.retry, request, options)).retried;
+  }
+
+  /**
+   * Waits until a job is COMPLETED or FAILED, also when it was long ago, and gives it with its result or error. It calls
+   * again when the connection or the broker goes away. Throws with reason AWAIT_TIMEOUT when the job has not finished
+   * within `timeoutMs`, and JOB_NOT_FOUND when there is none (unless `expect`), or it was deleted.
+   */
+  async await(queue: string, id: string, options: AwaitOptions = {}): Promise<Job> {
+    return await awaitJob(this.#calls, queue, id, options);
+  }
+
+  /**
+   * What happens to the jobs of some queues, or to some jobs. It goes on over lost connections without missing an event,
+   * and says where that was not possible (`gap`). It never ends by itself: leave the loop, or abort the signal, whose
+   * reason it then throws.
+   */
+  watch(input: WatchInput, options: WatchOptions = {}): AsyncGenerator<WatchEvent, void, undefined> {
+    return watch(this.#calls, input, options);
   }
 
   /**
@@ -238,23 +287,4 @@ export class BatonClient {
   close(): void {
     this.#connection.close();
   }
-
-  #limits({ deadlineMs = this.#defaultDeadlineMs, signal }: CallOptions) {
-    return { deadlineMs, signal };
-  }
-
-  /** A job without an id gets one here, so that repeating the put cannot make a second job. */
-  #prepare(input: PutInput): { readonly request: PutRequest; readonly ownId: boolean } {
-    const request = toPutRequest(input);
-    const ownId = request.id === "";
-    if (ownId) {
-      request.id = uuidv7();
-      request.onConflict = OnConflict.KEEP;
-    }
-    return { request, ownId };
-  }
-}
-
-function isRepeatable(request: PutRequest): boolean {
-  return request.onConflict === OnConflict.KEEP;
 }

@@ -31,6 +31,14 @@ const CODES = [
 /** A gRPC status code, by its name. */
 export type StatusCodeName = (typeof CODES)[number];
 
+/** Trying again cannot help against these: somebody has to change something. */
+export const FATAL_CODES: ReadonlySet<StatusCodeName> = new Set([
+  "INVALID_ARGUMENT",
+  "UNAUTHENTICATED",
+  "PERMISSION_DENIED",
+  "UNIMPLEMENTED",
+]);
+
 /** One bad field of a request: its path, such as `jobs[3].priority`, and what is allowed. */
 export type Violation = { readonly field: string; readonly description: string };
 

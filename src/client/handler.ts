@@ -27,11 +27,18 @@ export class PermanentError extends Error {
 export class RetryLater extends Error {
   override readonly name = "RetryLater";
   readonly delayMs: number;
+  /** A short name for programs; default RetryLater. */
+  readonly type: string;
 
-  constructor(delayMs: number, message = "to be tried again later", options?: ErrorOptions) {
+  constructor(
+    delayMs: number,
+    message = "to be tried again later",
+    { type = "RetryLater", ...options }: ErrorOptions & { readonly type?: string } = {},
+  ) {
     super(message, options);
     if (!(delayMs >= 0 && delayMs < Number.POSITIVE_INFINITY)) throw new TypeError("delayMs must be a number from 0");
     this.delayMs = delayMs;
+    this.type = type;
   }
 }
 
@@ -114,8 +121,10 @@ function failure(error: unknown): Outcome {
   if (error instanceof PermanentError) {
     return { outcome: "failed", message, type: cut(error.type, TYPE_LIMIT_BYTES), permanent: true };
   }
+  if (error instanceof RetryLater) {
+    return { outcome: "failed", message, type: cut(error.type, TYPE_LIMIT_BYTES), retryAfterMs: error.delayMs };
+  }
   const type = cut(error instanceof Error ? error.name : typeof error, TYPE_LIMIT_BYTES);
-  if (error instanceof RetryLater) return { outcome: "failed", message, type, retryAfterMs: error.delayMs };
   return { outcome: "failed", message, type };
 }
 

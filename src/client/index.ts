@@ -1,5 +1,7 @@
 /** The public face of the client. */
-export { BatonClient, type BatonClientOptions, type CallOptions } from "./client.ts";
+export type { AwaitOptions } from "./await.ts";
+export type { CallOptions } from "./calls.ts";
+export { BatonClient, type BatonClientOptions, type ListedState } from "./client.ts";
 export { BatonClientError, type StatusCodeName, type Violation } from "./error.ts";
 export {
   GiveBack,
@@ -12,6 +14,7 @@ export {
   type WorkerJob,
 } from "./handler.ts";
 export type {
+  ConcurrencyInput,
   Outcome,
   PutInput,
   QueueInput,
@@ -19,17 +22,41 @@ export type {
   ReserveInput,
   RetryInput,
   SubscribeInput,
+  UniqueInput,
 } from "./input.ts";
 export type {
   BatchResult,
+  CancelResult,
   DeleteResult,
   Job,
   JobStateName,
+  Jsonable,
   PutResult,
   ReleaseResult,
   ReservedJob,
   RevokedReasonName,
   SubscribeEvent,
 } from "./output.ts";
+export type { Page, PageOptions } from "./page.ts";
 export { JobPayload, type PayloadInput } from "./payload.ts";
+export type {
+  Counters,
+  Queue,
+  QueueChange,
+  QueueModeName,
+  QueueSettings,
+  StateCounts,
+  WorkerInfo,
+} from "./queue-types.ts";
+export type { Queues, WorkersOptions } from "./queues.ts";
+export type {
+  CatchUpName,
+  OverlapName,
+  Schedule,
+  ScheduleInput,
+  Template,
+  TemplateInput,
+} from "./schedule-types.ts";
+export type { PutScheduleResult, Schedules } from "./schedules.ts";
+export type { JobEvent, WatchEvent, WatchInput, WatchOptions } from "./watch.ts";
 export { Worker, type WorkerErrorContext, type WorkerOptions } from "./worker.ts";

@@ -1,9 +1,17 @@
 /** What users pass to the client, and its conversion to the messages of the contract. */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { type Duration, durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { type RetryPolicy, RetryPolicySchema } from "../../gen/baton/v1/job_pb.js";
+import { type Duration, durationFromMs, type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  BackoffCurve,
+  ConcurrencySchema,
+  type RetryPolicy,
+  RetryPolicySchema,
+  UniqueSchema,
+  UniqueUntil,
+} from "../../gen/baton/v1/job_pb.js";
 import {
   CompletedSchema,
+  DeliveryMode,
   FailedSchema,
   OnConflict,
   type PutRequest,
@@ -32,6 +40,24 @@ export type RetryInput = {
   readonly multiplier?: number | undefined;
   /** What part of each wait is left to chance: 0 to 1, default 0.2. */
   readonly jitter?: number | undefined;
+  /** EXPONENTIAL (default), or EXQ: n⁴ + 15 seconds and some chance, as exq and Sidekiq wait. */
+  readonly curve?: "EXPONENTIAL" | "EXQ" | undefined;
+};
+
+/** How many jobs of one kind may run at once: those of the queue with the same key. */
+export type ConcurrencyInput = {
+  readonly key: string;
+  /** 1 to 1,000,000; where jobs of one key name different limits, that of the job put last holds for all. */
+  readonly limit: number;
+};
+
+/** Keeps other jobs with the same key out of the queue. */
+export type UniqueInput = {
+  readonly key: string;
+  /** START: until a worker has the job. SUCCESS (default): until it is COMPLETED. EXPIRY: until `expiresInMs` has passed. */
+  readonly until?: "START" | "SUCCESS" | "EXPIRY" | undefined;
+  /** The key is free at the latest so long after the put; required for EXPIRY. Default: no such limit. */
+  readonly expiresInMs?: number | undefined;
 };
 
 /** A job to be put. */
@@ -58,7 +84,9 @@ export type PutInput = {
   readonly retentionMs?: number | undefined;
   /** How long the job may wait for its first worker; default: for ever. */
   readonly expiresInMs?: number | undefined;
-  /** What to do when the id is taken; default REJECT. Of no effect without an id. */
+  readonly concurrency?: ConcurrencyInput | undefined;
+  readonly unique?: UniqueInput | undefined;
+  /** What to do when the id or the unique key is taken; default REJECT. */
   readonly onConflict?: "REJECT" | "KEEP" | "REPLACE" | undefined;
 };
 
@@ -73,6 +101,8 @@ type Selection = {
   readonly leaseMs?: number | undefined;
   /** Who takes the jobs, for people. Default: the network address. */
   readonly workerId?: string | undefined;
+  /** PULL: the jobs are forgotten as they are handed out, at most once. Default LEASE. */
+  readonly mode?: "LEASE" | "PULL" | undefined;
 };
 
 /** Which jobs to take. */
@@ -81,6 +111,8 @@ export type ReserveInput = Selection & {
   readonly maxJobs?: number | undefined;
   /** How long to wait for the first; default: not at all. */
   readonly waitMs?: number | undefined;
+  /** Also takes jobs that are due only later, up to and including this time. */
+  readonly availableBy?: Date | undefined;
 };
 
 /** Which jobs to be handed on a stream. */
@@ -89,6 +121,12 @@ export type SubscribeInput = Selection & {
   readonly maxOutstanding?: number | undefined;
   /** When the stream has ended: how long until what was not released goes to others; default 2 s. */
   readonly disconnectGraceMs?: number | undefined;
+  /** Where the worker runs, for people. Default: its network address. */
+  readonly host?: string | undefined;
+  /** In which language it is written, for people. Default: what its gRPC library says of itself. */
+  readonly language?: string | undefined;
+  /** The jobs still in hand from a stream that broke: this one keeps their leases, and `revoked` names those lost. */
+  readonly resumeLeaseTokens?: readonly string[] | undefined;
 };
 
 /** How a reservation ends. */
@@ -131,6 +169,8 @@ export function toPutRequest(input: PutInput): PutRequest {
     ...(input.retry !== undefined && { retry: toRetryPolicy(input.retry) }),
     retention: optionalDuration("retentionMs", input.retentionMs),
     expiresIn: optionalDuration("expiresInMs", input.expiresInMs),
+    ...(input.concurrency !== undefined && { concurrency: create(ConcurrencySchema, input.concurrency) }),
+    ...(input.unique !== undefined && { unique: toUnique(input.unique) }),
     onConflict: OnConflict[input.onConflict ?? "UNSPECIFIED"],
   });
 }
@@ -140,6 +180,7 @@ export function toReserveRequest(input: ReserveInput): ReserveRequest {
     ...selection(input),
     maxJobs: input.maxJobs ?? 0,
     wait: optionalDuration("waitMs", input.waitMs),
+    ...(input.availableBy !== undefined && { availableBy: toTimestamp("availableBy", input.availableBy) }),
   });
 }
 
@@ -148,6 +189,9 @@ export function toSubscribeRequest(input: SubscribeInput): SubscribeRequest {
     ...selection(input),
     maxOutstanding: input.maxOutstanding ?? 0,
     disconnectGrace: optionalDuration("disconnectGraceMs", input.disconnectGraceMs),
+    host: input.host ?? "",
+    language: input.language ?? "",
+    resumeLeaseTokens: [...(input.resumeLeaseTokens ?? [])],
   });
 }
 
@@ -160,7 +204,7 @@ export function toDuration(name: string, ms: number): Duration {
   return durationFromMs(Math.ceil(ms));
 }
 
-function optionalDuration(name: string, ms: number | undefined): Duration | undefined {
+export function optionalDuration(name: string, ms: number | undefined): Duration | undefined {
   return ms === undefined ? undefined : toDuration(name, ms);
 }
 
@@ -189,17 +233,27 @@ function start(input: PutInput): PutRequest["start"] {
   }
   if (input.delayMs !== undefined) return { case: "delay", value: toDuration("delayMs", input.delayMs) };
   if (input.runAt === undefined) return { case: undefined };
-  if (Number.isNaN(input.runAt.getTime())) throw new TypeError("runAt must be a valid Date");
-  return { case: "runAt", value: timestampFromDate(input.runAt) };
+  return { case: "runAt", value: toTimestamp("runAt", input.runAt) };
 }
 
-function toRetryPolicy(retry: RetryInput): RetryPolicy {
+function toTimestamp(name: string, date: Date): Timestamp {
+  if (Number.isNaN(date.getTime())) throw new TypeError(`${name} must be a valid Date`);
+  return timestampFromDate(date);
+}
+
+function toUnique({ key, until, expiresInMs }: UniqueInput) {
+  const expiresIn = optionalDuration("unique.expiresInMs", expiresInMs);
+  return create(UniqueSchema, { key, until: UniqueUntil[until ?? "UNSPECIFIED"], expiresIn });
+}
+
+export function toRetryPolicy(retry: RetryInput): RetryPolicy {
   return create(RetryPolicySchema, {
     maxAttempts: retry.maxAttempts ?? 0,
     initialBackoff: optionalDuration("initialBackoffMs", retry.initialBackoffMs),
     maxBackoff: optionalDuration("maxBackoffMs", retry.maxBackoffMs),
     multiplier: retry.multiplier,
     jitter: retry.jitter,
+    curve: BackoffCurve[retry.curve ?? "UNSPECIFIED"],
   });
 }
 
@@ -209,6 +263,7 @@ function selection(input: Selection) {
     policy: QueuePolicy[input.policy ?? "UNSPECIFIED"],
     leaseDuration: optionalDuration("leaseMs", input.leaseMs),
     workerId: input.workerId ?? "",
+    mode: DeliveryMode[input.mode ?? "UNSPECIFIED"],
   };
 }
 

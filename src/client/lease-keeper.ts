@@ -36,6 +36,10 @@ export class LeaseKeeper {
     this.#schedule(0);
   }
 
+  has(leaseToken: string): boolean {
+    return this.#kept.has(leaseToken);
+  }
+
   delete(leaseToken: string): void {
     this.#kept.delete(leaseToken);
     if (this.#kept.size === 0) clearTimeout(this.#timer);

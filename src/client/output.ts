@@ -3,16 +3,23 @@
  * contract's own JSON, so that JSON.stringify of an answer is what other languages and grpcurl show.
  */
 import { type DescMessage, type JsonValue, type MessageShape, toJson } from "@bufbuild/protobuf";
-import { durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import { type Duration, durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import {
+  BackoffCurve,
+  type Concurrency,
   type JobError,
   type Job as JobMessage,
   JobSchema,
   JobState,
   type ReservedJob as ReservedJobMessage,
   ReservedJobSchema,
+  type RetryPolicy,
+  type Unique,
+  UniqueUntil,
 } from "../../gen/baton/v1/job_pb.js";
 import {
+  type CancelResponse,
+  CancelResponseSchema,
   type DeleteResponse,
   DeleteResponseSchema,
   type PutResponse,
@@ -23,6 +30,7 @@ import {
   type SubscribeResponse,
 } from "../../gen/baton/v1/job_service_pb.js";
 import type { BatonClientError } from "./error.ts";
+import type { ConcurrencyInput, RetryInput, UniqueInput } from "./input.ts";
 import { JobPayload } from "./payload.ts";
 
 /** Where a job is in its life; UNSPECIFIED only for a job that is not there. */
@@ -33,8 +41,9 @@ export type Jsonable = { toJSON(): JsonValue };
 
 /** What became of a put. */
 export type PutResult = Jsonable & {
+  /** With `created: false`, that of the job that was there. */
   readonly jobId: string;
-  /** False when `onConflict: "KEEP"` found a job with this id. */
+  /** False when `onConflict: "KEEP"` found a job with this id, or with this unique key. */
   readonly created: boolean;
   readonly state: JobStateName;
 };
@@ -50,6 +59,13 @@ export type ReleaseResult = Jsonable & {
 export type DeleteResult = Jsonable & {
   /** False when there was no such job. */
   readonly deleted: boolean;
+  readonly previousState: JobStateName;
+};
+
+/** What became of a cancellation. */
+export type CancelResult = Jsonable & {
+  /** False when the job had finished, or there was none. */
+  readonly cancelled: boolean;
   readonly previousState: JobStateName;
 };
 
@@ -69,8 +85,8 @@ export type ReservedJob = Jsonable & {
   readonly putAt: Date;
   /** The right to run the job: opaque, for release and extend. */
   readonly leaseToken: string;
-  /** By the clock of the broker's Redis. */
-  readonly leaseExpiresAt: Date;
+  /** By the clock of the broker's Redis; undefined for a job that was pulled, and has no lease. */
+  readonly leaseExpiresAt: Date | undefined;
   /** How often the job has been handed to a worker, this time included. */
   readonly attempt: number;
   /** How many attempts have failed so far. */
@@ -103,6 +119,10 @@ export type Job = Jsonable & {
   readonly result: JobPayload | undefined;
   /** The last failure, if there was one and the job is not COMPLETED. */
   readonly error: Pick<JobError, "message" | "type" | "permanent"> | undefined;
+  /** As put. */
+  readonly concurrency: ConcurrencyInput | undefined;
+  /** As put. */
+  readonly unique: UniqueInput | undefined;
 };
 
 /** Why a lease ended without a release. */
@@ -136,6 +156,11 @@ export function fromDeleteResponse(message: DeleteResponse): DeleteResult {
   return { deleted, previousState: stateName(previousState), ...jsonOf(DeleteResponseSchema, message) };
 }
 
+export function fromCancelResponse(message: CancelResponse): CancelResult {
+  const { cancelled, previousState } = message;
+  return { cancelled, previousState: stateName(previousState), ...jsonOf(CancelResponseSchema, message) };
+}
+
 export function fromReservedJob(message: ReservedJobMessage): ReservedJob {
   return {
     queue: message.queue,
@@ -145,7 +170,7 @@ export function fromReservedJob(message: ReservedJobMessage): ReservedJob {
     priority: message.priority,
     putAt: date(message.putAt) ?? new Date(0),
     leaseToken: message.leaseToken,
-    leaseExpiresAt: date(message.leaseExpiresAt) ?? new Date(0),
+    leaseExpiresAt: date(message.leaseExpiresAt),
     attempt: message.attempt,
     failures: message.failures,
     ...jsonOf(ReservedJobSchema, message),
@@ -172,7 +197,36 @@ export function fromJob(message: JobMessage): Job {
     retainedUntil: date(message.retainedUntil),
     result: message.result === undefined ? undefined : new JobPayload(message.result),
     error: error === undefined ? undefined : { message: error.message, type: error.type, permanent: error.permanent },
+    concurrency: fromConcurrency(message.concurrency),
+    unique: fromUnique(message.unique),
     ...jsonOf(JobSchema, message),
+  };
+}
+
+export function fromConcurrency(message: Concurrency | undefined): ConcurrencyInput | undefined {
+  return message === undefined ? undefined : { key: message.key, limit: message.limit };
+}
+
+export function fromUnique(message: Unique | undefined): UniqueInput | undefined {
+  if (message === undefined) return undefined;
+  const until = UniqueUntil[message.until] as keyof typeof UniqueUntil | undefined;
+  return {
+    key: message.key,
+    until: until === "UNSPECIFIED" ? undefined : until,
+    expiresInMs: optionalMs(message.expiresIn),
+  };
+}
+
+export function fromRetryPolicy(message: RetryPolicy | undefined): RetryInput | undefined {
+  if (message === undefined) return undefined;
+  const curve = BackoffCurve[message.curve] as keyof typeof BackoffCurve | undefined;
+  return {
+    maxAttempts: message.maxAttempts === 0 ? undefined : message.maxAttempts,
+    initialBackoffMs: optionalMs(message.initialBackoff),
+    maxBackoffMs: optionalMs(message.maxBackoff),
+    multiplier: message.multiplier,
+    jitter: message.jitter,
+    curve: curve === "UNSPECIFIED" ? undefined : curve,
   };
 }
 
@@ -206,15 +260,19 @@ export function fromSubscribeResponse({ event }: SubscribeResponse): SubscribeEv
   }
 }
 
+export function optionalMs(duration: Duration | undefined): number | undefined {
+  return duration === undefined ? undefined : durationMs(duration);
+}
+
 export function date(timestamp: Timestamp | undefined): Date | undefined {
   return timestamp === undefined ? undefined : timestampDate(timestamp);
 }
 
 /** A state that a newer broker knows and this client does not is UNSPECIFIED here; toJSON has its number. */
-function stateName(state: JobState): JobStateName {
+export function stateName(state: JobState): JobStateName {
   return (JobState[state] as JobStateName | undefined) ?? "UNSPECIFIED";
 }
 
-function jsonOf<D extends DescMessage>(schema: D, message: MessageShape<D>): Jsonable {
+export function jsonOf<D extends DescMessage>(schema: D, message: MessageShape<D>): Jsonable {
   return { toJSON: () => toJson(schema, message, { alwaysEmitImplicit: true }) };
 }

@@ -6,6 +6,11 @@
  * A job in hand: waiting (more jobs than handlers, for a moment) ──► running ──► releasing ──► gone. It leaves early
  * when its lease is lost; what its handler then does is nobody's business any more.
  *
+ * A stream that is lost, or whose broker shuts down, is replaced, and the jobs in hand go over to the new one, with
+ * their leases; their handlers notice nothing. Until it is open, the worker keeps their leases itself.
+ *
+ * Jobs that were pulled have no lease: nobody can take them away, and they cannot be given back.
+ *
  * To stop without a trace, the worker first keeps its releases back for a moment: its broker then runs out of credit
  * and has nothing on the way when the stream is closed. A job that was on the way would count as a failed attempt.
  */
@@ -60,7 +65,8 @@ export type WorkerOptions = {
 
 type Held = {
   readonly job: ReservedJob;
-  readonly stream: Stream;
+  /** The one that brought it, or that has taken it over since. */
+  stream: Stream;
   readonly abort: AbortController;
   phase: "waiting" | "running" | "releasing";
 };
@@ -98,6 +104,7 @@ export class Worker {
   #state: State = { name: "idle" };
   #running = 0;
   #taken = 0;
+  #room: PromiseWithResolvers<void> | undefined;
   #giveBackTimer: NodeJS.Timeout | undefined;
   #giveBackAt = Number.POSITIVE_INFINITY;
   #settling: { readonly timer: NodeJS.Timeout; readonly resolve: () => void } | undefined;
@@ -118,11 +125,14 @@ export class Worker {
         leaseMs: options.leaseMs,
         workerId: options.workerId ?? `${hostname()}:${process.pid}`,
         disconnectGraceMs: options.disconnectGraceMs,
+        host: hostname(),
+        language: "node",
       },
       concurrency: Math.min(this.#concurrency, options.maxJobs ?? Number.POSITIVE_INFINITY),
       silenceLimitMs: options.silenceLimitMs ?? 60_000,
       backoff: { initialMs: 100, maxMs: options.maxReconnectDelayMs ?? 5_000 },
       detached: () => this.#count((held) => held.stream.state !== "open"),
+      resumable: () => this.#resumable(),
       onEvent: (stream, event) => this.#onEvent(stream, event),
       onEnd: (stream) => this.#onEnd(stream),
       onError: (error) => this.#report(error, { during: "stream" }),
@@ -160,30 +170,68 @@ export class Worker {
     await this.#closed.promise.catch(() => {});
   }
 
-  #onEvent(stream: Stream, event: SubscribeEvent): void {
+  #onEvent(stream: Stream, event: SubscribeEvent): Promise<void> | undefined {
     switch (event.type) {
       case "started":
+        this.#adopt(stream);
         this.#started.resolve();
         this.#streams.fill();
-        return;
+        return undefined;
       case "jobs":
         for (const job of event.jobs) this.#take(stream, job);
         this.#checkSettled();
-        return;
+        return this.#hasRoom();
       case "revoked":
         for (const leaseToken of event.leaseTokens) this.#lose(leaseToken, event.reason);
-        return;
+        return undefined;
       case "draining":
       case "keepalive":
-        return;
+        return undefined;
     }
   }
 
   #onEnd(stream: Stream): void {
     for (const [leaseToken, held] of this.#held) {
-      if (held.stream === stream) this.#keeper.add(leaseToken, stream);
+      if (held.stream === stream && !isPulled(held)) this.#keeper.add(leaseToken, stream);
+    }
+    // Its broker may have taken leases over, although it did not come to say so.
+    for (const leaseToken of stream.openedAt === 0 ? stream.resumed : []) {
+      if (this.#held.has(leaseToken) && !this.#keeper.has(leaseToken)) this.#keeper.add(leaseToken, stream);
     }
     this.#checkSettled();
+  }
+
+  #resumable(): string[] {
+    const tokens: string[] = [];
+    for (const [leaseToken, held] of this.#held) {
+      const { state } = held.stream;
+      const isLeftBehind = state === "ended" || state === "draining";
+      if (isLeftBehind && held.phase !== "releasing" && !isPulled(held)) tokens.push(leaseToken);
+    }
+    return tokens;
+  }
+
+  /** The stream is open: what it has taken along is its own from now on. */
+  #adopt(stream: Stream): void {
+    for (const leaseToken of stream.resumed) {
+      const held = this.#held.get(leaseToken);
+      if (held === undefined) continue;
+      held.stream = stream;
+      this.#keeper.delete(leaseToken);
+    }
+  }
+
+  /** No stream's credit bounds what is pulled: it is read no faster than it is run. */
+  #hasRoom(): Promise<void> | undefined {
+    if (this.#state.name !== "running" || this.#waiting.size < this.#concurrency) return undefined;
+    this.#room ??= Promise.withResolvers<void>();
+    return this.#room.promise;
+  }
+
+  #checkRoom(): void {
+    if (this.#state.name === "running" && this.#waiting.size >= this.#concurrency) return;
+    this.#room?.resolve();
+    this.#room = undefined;
   }
 
   #take(stream: Stream, job: ReservedJob): void {
@@ -195,12 +243,13 @@ export class Worker {
     if (this.#taken >= (this.#options.maxJobs ?? Number.POSITIVE_INFINITY)) this.#beginStop(undefined);
   }
 
+  /** A worker that stops begins only what it cannot give back. */
   #runWaiting(): void {
-    if (this.#state.name !== "running") return;
     for (const held of this.#waiting) {
-      if (this.#running >= this.#concurrency) return;
-      void this.#run(held);
+      if (this.#running >= this.#concurrency) break;
+      if (this.#state.name === "running" || isPulled(held)) void this.#run(held);
     }
+    this.#checkRoom();
   }
 
   async #run(held: Held): Promise<void> {
@@ -263,6 +312,7 @@ export class Worker {
     if (this.#state.name === "stopping" || this.#state.name === "stopped") return;
     const idle = this.#state.name === "idle";
     this.#state = { name: "stopping", failure };
+    this.#checkRoom();
     if (failure !== undefined) {
       this.#report(failure, { during: "stream" });
       this.#giveBackAfter(this.#options.stopTimeoutMs ?? 30_000);
@@ -285,7 +335,7 @@ export class Worker {
     clearTimeout(timer);
     this.#streams.stop();
     this.#releaser.resume();
-    for (const held of this.#waiting) void this.#release(held, { outcome: "returned" });
+    for (const held of this.#waiting) if (!isPulled(held)) void this.#release(held, { outcome: "returned" });
     this.#settling = undefined;
     this.#checkStopped();
   }
@@ -311,7 +361,8 @@ export class Worker {
     for (const held of this.#held.values()) {
       if (held.phase === "releasing") continue;
       held.abort.abort(new JobAborted("WORKER_STOPPED"));
-      void this.#release(held, { outcome: "returned" });
+      if (isPulled(held)) this.#forget(held);
+      else void this.#release(held, { outcome: "returned" });
     }
   }
 
@@ -339,6 +390,10 @@ export class Worker {
     if (this.#options.onError !== undefined) this.#options.onError(error, context);
     else if (context.during !== "handler") process.emitWarning(`${context.during}: ${String(error)}`, "BatonWorker");
   }
+}
+
+function isPulled({ job }: Pick<Held, "job">): boolean {
+  return job.leaseExpiresAt === undefined;
 }
 
 /** The broker took the call and refused what is in it: sending the same again cannot help. */

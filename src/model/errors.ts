@@ -56,13 +56,52 @@ export function jobNotFound(queue: string, id: string): BatonError {
   return new BatonError("NOT_FOUND", "JOB_NOT_FOUND", `queue ${queue} has no job ${id}`, { metadata: { queue, id } });
 }
 
+/** `state`: what it is instead; GONE when there is no such job, which the caller said it expects. */
+export function awaitTimeout(queue: string, id: string, state: string): BatonError {
+  const message = `job ${id} of queue ${queue} has not finished in time: it is ${state}`;
+  return new BatonError("DEADLINE_EXCEEDED", "AWAIT_TIMEOUT", message, { metadata: { queue, id, state } });
+}
+
+/** Retry is for jobs that have finished. */
+export function jobNotFinished(queue: string, id: string, state: string): BatonError {
+  const message = `job ${id} of queue ${queue} has not finished: it is ${state}`;
+  return new BatonError("FAILED_PRECONDITION", "JOB_NOT_FINISHED", message, { metadata: { queue, id, state } });
+}
+
+export function queueNotFound(queue: string): BatonError {
+  const message = `there is no queue ${queue}: it comes to be with its first job, schedule or setting`;
+  return new BatonError("NOT_FOUND", "QUEUE_NOT_FOUND", message, { metadata: { queue } });
+}
+
+export function scheduleNotFound(queue: string, id: string): BatonError {
+  const message = `queue ${queue} has no schedule ${id}`;
+  return new BatonError("NOT_FOUND", "SCHEDULE_NOT_FOUND", message, { metadata: { queue, id } });
+}
+
+export function tooManySchedules(queue: string, most: number): BatonError {
+  const message = `queue ${queue} has ${most} schedules already, and may have no more (--max-schedules)`;
+  return new BatonError("RESOURCE_EXHAUSTED", "TOO_MANY_SCHEDULES", message, { metadata: { queue } });
+}
+
+/** Others have changed it in every moment in which this call tried to. */
+export function scheduleBusy(queue: string, id: string): BatonError {
+  const message = `schedule ${id} of queue ${queue} is being changed by others again and again`;
+  return new BatonError("UNAVAILABLE", "SCHEDULE_BUSY", message, { metadata: { queue, id }, retryAfterMs: 1_000 });
+}
+
 export function jobExists(queue: string, id: string, state: string): BatonError {
   const message = `queue ${queue} already has a job ${id}, which is ${state}`;
   return new BatonError("ALREADY_EXISTS", "JOB_EXISTS", message, { metadata: { queue, id, state } });
 }
 
+/** `id`: the job that keeps the key. */
+export function uniqueKeyTaken(queue: string, id: string, state: string): BatonError {
+  const message = `another job of queue ${queue} keeps this unique key: ${id}, which is ${state}`;
+  return new BatonError("ALREADY_EXISTS", "UNIQUE_KEY_TAKEN", message, { metadata: { queue, id, state } });
+}
+
 export function leaseLost(queue: string, id: string): BatonError {
-  const message = `the lease on job ${id} of queue ${queue} has ended: it ran out, was taken over, or the job was deleted`;
+  const message = `the lease on job ${id} of queue ${queue} has ended: it ran out, was taken over, or the job was deleted or cancelled`;
   return new BatonError("FAILED_PRECONDITION", "LEASE_LOST", message, { metadata: { queue, id } });
 }
 

@@ -1,14 +1,20 @@
 /** What the rooms tell each other of jobs. Times are ms since 1970 by Redis's clock; bytes are protobuf, never read here. */
-import type { JobState } from "./states.ts";
+import type { JobState, Place } from "./states.ts";
 
-/** All five, so that a policy is complete wherever it is stored. */
+export type BackoffCurve = "exponential" | "exq";
+
+/** proto, RetryPolicy. */
 export type RetryPolicy = {
   readonly maxAttempts: number;
   readonly initialBackoffMs: number;
   readonly maxBackoffMs: number;
   readonly multiplier: number;
   readonly jitter: number;
+  readonly curve: BackoffCurve;
 };
+
+/** What one job, or one queue, says of it: a field that is not set is the queue's, or the broker's. */
+export type OwnRetryPolicy = { readonly [K in keyof RetryPolicy]?: RetryPolicy[K] | undefined };
 
 /** The contract's defaults: proto, RetryPolicy. */
 export const DEFAULT_RETRY: RetryPolicy = {
@@ -17,9 +23,18 @@ export const DEFAULT_RETRY: RetryPolicy = {
   maxBackoffMs: 3_600_000,
   multiplier: 2,
   jitter: 0.2,
+  curve: "exponential",
 };
 
 export const DEFAULT_LEASE_MS = 30_000;
+
+/** At most `limit` jobs with this key are leased at once. */
+export type Concurrency = { readonly key: string; readonly limit: number };
+
+export type UniqueUntil = "start" | "success" | "expiry";
+
+/** Keeps other jobs with this key out; `expiresInMs` counts from the put. */
+export type Unique = { readonly key: string; readonly until: UniqueUntil; readonly expiresInMs?: number | undefined };
 
 export type Conflict = "reject" | "keep" | "replace";
 
@@ -36,16 +51,21 @@ export type NewJob = {
   readonly runTimeoutMs?: number | undefined;
   readonly retentionMs?: number | undefined;
   readonly expiresInMs?: number | undefined;
-  readonly retry?: RetryPolicy | undefined;
+  readonly retry?: OwnRetryPolicy | undefined;
+  readonly concurrency?: Concurrency | undefined;
+  readonly unique?: Unique | undefined;
 };
 
+/** `state` is that of the job with the id; or, for the last two, of the job that keeps the unique key. */
 export type PutOutcome =
-  | { readonly kind: "created"; readonly state: JobState }
-  | { readonly kind: "kept"; readonly state: JobState }
-  | { readonly kind: "conflict"; readonly state: JobState };
+  | { readonly kind: "created" | "kept" | "conflict"; readonly state: JobState }
+  | { readonly kind: "unique kept" | "unique conflict"; readonly state: JobState; readonly keeperId: string };
 
-/** One reservation: the fence tells it from every other of its queue. */
+/** One reservation: the fence tells it from every other of its queue. 0: the job was pulled, so there is no lease. */
 export type Lease = { readonly queue: string; readonly id: string; readonly fence: number };
+
+/** The fence of a job that was pulled. */
+export const NO_LEASE = 0;
 
 export type LeasedJob = Lease & {
   readonly spec: Uint8Array;
@@ -55,7 +75,10 @@ export type LeasedJob = Lease & {
   readonly putAtMs: number;
 };
 
-/** How a reservation ends. `undelivered`: the worker never got it, so it is as if it had not been reserved. */
+/**
+ * How a reservation ends. `undelivered`: the worker never got it, so it is as if it had not been reserved. `pulled`: it
+ * is forgotten as the worker gets it.
+ */
 export type Outcome =
   | { readonly kind: "completed"; readonly result?: Uint8Array | undefined; readonly eventDetail?: string | undefined }
   | {
@@ -67,9 +90,11 @@ export type Outcome =
       readonly eventDetail: string;
     }
   | { readonly kind: "returned"; readonly delayMs: number }
-  | { readonly kind: "undelivered" };
+  | { readonly kind: "undelivered" }
+  | { readonly kind: "pulled" };
 
-export type Released = { readonly state: JobState; readonly runAtMs?: number | undefined };
+/** `state` is "GONE" for what was pulled. */
+export type Released = { readonly state: Place; readonly runAtMs?: number | undefined };
 
 export type JobView = {
   readonly spec: Uint8Array;
@@ -86,7 +111,9 @@ export type JobView = {
   readonly finishedAtMs: number;
   /** One of FAILURE_REASONS; 0: no attempt has failed, or the job is COMPLETED. */
   readonly reason: number;
+  readonly concurrency: Concurrency | undefined;
+  readonly unique: Unique | undefined;
 };
 
-/** Why a lease is over, as brokers tell each other. */
-export type LeaseEnd = "RELEASED" | "DELETED" | "EXPIRED" | "RUN_TIMEOUT";
+/** Why a lease is over, as brokers tell each other; RESUMED: for the stream that kept it, another one does now. */
+export type LeaseEnd = "RELEASED" | "RESUMED" | "DELETED" | "CANCELLED" | "EXPIRED" | "RUN_TIMEOUT";

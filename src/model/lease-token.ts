@@ -1,7 +1,7 @@
 /**
  * The lease token: opaque to clients, but made so that an operator can read it: `namespace/queue/fence/id`, with the
  * fence in base 36. It names its job, because Release is given nothing else; it is void as soon as its fence is no
- * longer that of the job. Queue and namespace hold no slash; the id, which may, stands last.
+ * longer that of the job; the fence 0 stands for a job that was pulled. Queue and namespace hold no slash; the id, which may, stands last.
  */
 import type { Lease } from "./job.ts";
 
@@ -16,5 +16,5 @@ export function decodeLeaseToken(namespace: string, token: string): Lease | unde
   const [, ownNamespace, queue, fence, id] = SHAPE.exec(token) ?? [];
   if (ownNamespace !== namespace || queue === undefined || fence === undefined || id === undefined) return undefined;
   const number = Number.parseInt(fence, 36);
-  return Number.isSafeInteger(number) && number > 0 ? { queue, id, fence: number } : undefined;
+  return Number.isSafeInteger(number) && number >= 0 ? { queue, id, fence: number } : undefined;
 }

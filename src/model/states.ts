@@ -4,7 +4,15 @@
  */
 
 /** The numbers are those of the proto's JobState and of Lua's `lib/job.lua`. */
-export const JOB_STATES = { SCHEDULED: 1, READY: 2, RESERVED: 4, RETRYING: 5, COMPLETED: 6, FAILED: 7 } as const;
+export const JOB_STATES = {
+  SCHEDULED: 1,
+  READY: 2,
+  HELD: 3,
+  RESERVED: 4,
+  RETRYING: 5,
+  COMPLETED: 6,
+  FAILED: 7,
+} as const;
 
 export type JobState = keyof typeof JOB_STATES;
 
@@ -15,13 +23,18 @@ export type Place = JobState | "GONE";
 export type Cause =
   | "put"
   | "due"
+  | "hold"
+  | "free"
   | "reserve"
+  | "pull"
   | "extend"
   | "complete"
   | "fail"
   | "return"
   | "expire"
   | "lapse"
+  | "cancel"
+  | "retry"
   | "delete"
   | "trim";
 
@@ -29,9 +42,18 @@ type Transition = { readonly cause: Cause; readonly from: readonly Place[]; read
 
 export const TRANSITIONS: readonly Transition[] = [
   // A put takes the place of a job that has ended, and with REPLACE of any that is not reserved.
-  { cause: "put", from: ["GONE", "SCHEDULED", "READY", "RETRYING", "COMPLETED", "FAILED"], to: ["SCHEDULED", "READY"] },
+  {
+    cause: "put",
+    from: ["GONE", "SCHEDULED", "READY", "HELD", "RETRYING", "COMPLETED", "FAILED"],
+    to: ["SCHEDULED", "READY"],
+  },
   { cause: "due", from: ["SCHEDULED", "RETRYING"], to: ["READY"] },
+  // A reservation came upon it, and all slots of its concurrency key are taken.
+  { cause: "hold", from: ["READY"], to: ["HELD"] },
+  { cause: "free", from: ["HELD"], to: ["READY"] },
   { cause: "reserve", from: ["READY"], to: ["RESERVED"] },
+  // Handed out and forgotten at once.
+  { cause: "pull", from: ["RESERVED"], to: ["GONE"] },
   { cause: "extend", from: ["RESERVED"], to: ["RESERVED"] },
   // With a retention of zero a completed job is gone at once.
   { cause: "complete", from: ["RESERVED"], to: ["COMPLETED", "GONE"] },
@@ -41,13 +63,20 @@ export const TRANSITIONS: readonly Transition[] = [
   { cause: "expire", from: ["RESERVED"], to: ["READY", "FAILED"] },
   // expires_in passed before a worker was free.
   { cause: "lapse", from: ["READY"], to: ["FAILED"] },
-  { cause: "delete", from: ["SCHEDULED", "READY", "RESERVED", "RETRYING", "COMPLETED", "FAILED"], to: ["GONE"] },
+  { cause: "cancel", from: ["SCHEDULED", "READY", "HELD", "RESERVED", "RETRYING"], to: ["FAILED"] },
+  // An operator's.
+  { cause: "retry", from: ["COMPLETED", "FAILED"], to: ["READY"] },
+  {
+    cause: "delete",
+    from: ["SCHEDULED", "READY", "HELD", "RESERVED", "RETRYING", "COMPLETED", "FAILED"],
+    to: ["GONE"],
+  },
   // The end of the retention, or of the dead letter's age or size.
   { cause: "trim", from: ["COMPLETED", "FAILED"], to: ["GONE"] },
 ];
 
 /** How the last failed attempt of a job failed, or why the job lapsed: the numbers are Lua's REASON_…. */
-export const FAILURE_REASONS = { RELEASED: 1, LEASE_EXPIRED: 2, JOB_EXPIRED: 3 } as const;
+export const FAILURE_REASONS = { RELEASED: 1, LEASE_EXPIRED: 2, JOB_EXPIRED: 3, CANCELLED: 4 } as const;
 
 const NAMES_BY_NUMBER = new Map<number, JobState>(
   Object.entries(JOB_STATES).map(([name, number]) => [number, name as JobState]),

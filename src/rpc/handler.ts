@@ -9,6 +9,8 @@ export type CallContext = {
   readonly signal: AbortSignal;
   /** The caller's network address, for logs and as the default worker_id. */
   readonly peer: string;
+  /** What the caller's gRPC library says of itself; '' when it says nothing. */
+  readonly userAgent: string;
 };
 
 export type UnaryHandler<I, O> = (request: I, context: CallContext) => Promise<O>;

@@ -1,15 +1,20 @@
 /** The verbs of JobService, each with its handler: decode and check, call the broker, encode. No rules live here. */
 import { JobService } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
+import { awaitJob } from "./await.ts";
+import { cancel } from "./cancel.ts";
 import { deleteJob } from "./delete.ts";
 import { extend } from "./extend.ts";
 import { get } from "./get.ts";
 import { type Service, service } from "./handler.ts";
 import type { Limits } from "./limits.ts";
+import { list } from "./list.ts";
 import { put, putMany } from "./put.ts";
 import { release, releaseMany } from "./release.ts";
 import { reserve } from "./reserve.ts";
+import { retry } from "./retry.ts";
 import { subscribe } from "./subscribe.ts";
+import { watch } from "./watch.ts";
 
 export function jobService(broker: Broker, namespace: string, limits: Limits): Service {
   return service(JobService, {
@@ -20,7 +25,12 @@ export function jobService(broker: Broker, namespace: string, limits: Limits): S
     releaseMany: (request) => releaseMany(broker, namespace, limits, request),
     extend: (request) => extend(broker, namespace, limits, request),
     delete: (request) => deleteJob(broker, request),
+    cancel: (request) => cancel(broker, request),
+    list: (request) => list(broker, namespace, limits, request),
+    retry: (request, context) => retry(broker, limits, request, context),
     get: (request) => get(broker, request),
+    await: (request, context) => awaitJob(broker, limits, request, context),
+    watch: (request, context) => watch(broker, namespace, limits, request, context),
     subscribe: (request, context) => subscribe(broker, namespace, limits, request, context),
   });
 }

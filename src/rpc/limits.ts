@@ -6,5 +6,6 @@ export type Limits = {
   readonly maxBatch: number;
   readonly maxQueues: number;
   readonly maxWaitMs: number;
+  readonly maxAwaitMs: number;
   readonly maxOutstanding: number;
 };

@@ -1,6 +1,5 @@
 import { create } from "@bufbuild/protobuf";
 import { v7 as uuidV7 } from "uuid";
-import type { RetryPolicy as RetryPolicyMessage } from "../../gen/baton/v1/job_pb.js";
 import {
   OnConflict,
   type PutManyRequest,
@@ -13,13 +12,15 @@ import {
 } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
 import { only, type PutAnswer, type PutJob } from "../broker/jobs.ts";
-import { type Conflict, DEFAULT_RETRY, type RetryPolicy } from "../model/job.ts";
+import type { Conflict } from "../model/job.ts";
 import { JOB_STATES } from "../model/states.ts";
 import { itemStatus, settleEach, settleGood } from "./batch.ts";
 import { Checks, LONGEST_LEASE_MS, LONGEST_MS, SHORTEST_LEASE_MS, YEAR_MS } from "./checks.ts";
+import { checkConcurrency, checkUnique } from "./keys.ts";
 import type { Limits } from "./limits.ts";
 import { checkHeaders, checkPayload } from "./payload.ts";
 import { encodeSpec } from "./reserved-job.ts";
+import { checkRetry } from "./retry-policy.ts";
 
 const CONFLICTS: ReadonlyMap<number, Conflict> = new Map([
   [OnConflict.UNSPECIFIED, "reject"],
@@ -28,8 +29,6 @@ const CONFLICTS: ReadonlyMap<number, Conflict> = new Map([
   [OnConflict.REPLACE, "replace"],
 ]);
 
-const MAX_ATTEMPTS = 1_000;
-const MAX_MULTIPLIER = 100;
 const MAX_PRIORITY = 9;
 const SHORTEST_RUN_TIMEOUT_MS = 100;
 
@@ -59,7 +58,7 @@ function putResponse({ id, created, state }: PutAnswer): PutResponse {
 }
 
 /** Checks the request and turns it into a job; `path` is what stands before its fields' names. */
-function newJob(request: PutRequest, limits: Limits, path: string): PutJob {
+export function newJob(request: PutRequest, limits: Limits, path: string): PutJob {
   const checks = new Checks();
   const queue = checks.queue(`${path}queue`, request.queue);
   const id = request.id === "" ? uuidV7() : checks.id(`${path}id`, request.id);
@@ -74,33 +73,14 @@ function newJob(request: PutRequest, limits: Limits, path: string): PutJob {
     runAtMs: start.case === "runAt" ? checks.runAt(`${path}run_at`, start.value) : undefined,
     leaseMs: checks.duration(`${path}lease_duration`, request.leaseDuration, SHORTEST_LEASE_MS, LONGEST_LEASE_MS),
     runTimeoutMs: checks.duration(`${path}run_timeout`, request.runTimeout, SHORTEST_RUN_TIMEOUT_MS, YEAR_MS),
-    retry: request.retry && retryPolicy(checks, `${path}retry.`, request.retry),
+    retry: request.retry && checkRetry(checks, `${path}retry.`, request.retry),
     retentionMs: checks.duration(`${path}retention`, request.retention, 0, YEAR_MS),
     expiresInMs: checks.duration(`${path}expires_in`, request.expiresIn, 1, LONGEST_MS),
+    concurrency: request.concurrency && checkConcurrency(checks, `${path}concurrency.`, request.concurrency),
+    unique: request.unique && checkUnique(checks, `${path}unique.`, request.unique),
     conflict: checks.choice(`${path}on_conflict`, request.onConflict, CONFLICTS, "REJECT, KEEP, REPLACE"),
   };
   checks.done();
   const { payload, headers } = request;
   return { queue, job: { ...job, spec: encodeSpec({ queue, id, payload, headers, priority }) } };
-}
-
-function retryPolicy(checks: Checks, path: string, message: RetryPolicyMessage): RetryPolicy {
-  const maxAttempts = checks.integer(`${path}max_attempts`, message.maxAttempts, 0, MAX_ATTEMPTS);
-  const initial = checks.duration(`${path}initial_backoff`, message.initialBackoff, 0, YEAR_MS);
-  const initialBackoffMs = initial ?? DEFAULT_RETRY.initialBackoffMs;
-  const most = checks.duration(`${path}max_backoff`, message.maxBackoff, 0, YEAR_MS);
-  if (most !== undefined && most < initialBackoffMs) {
-    checks.refuse(`${path}max_backoff`, `must be at least initial_backoff (${initialBackoffMs} ms), and is ${most} ms`);
-  }
-  const { multiplier, jitter } = message;
-  return {
-    maxAttempts: maxAttempts || DEFAULT_RETRY.maxAttempts,
-    initialBackoffMs,
-    maxBackoffMs: most ?? Math.max(DEFAULT_RETRY.maxBackoffMs, initialBackoffMs),
-    multiplier:
-      multiplier === undefined
-        ? DEFAULT_RETRY.multiplier
-        : checks.number(`${path}multiplier`, multiplier, 1, MAX_MULTIPLIER),
-    jitter: jitter === undefined ? DEFAULT_RETRY.jitter : checks.number(`${path}jitter`, jitter, 0, 1),
-  };
 }

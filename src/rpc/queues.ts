@@ -1,6 +1,10 @@
-/** The queues that a worker names, in Reserve and Subscribe. */
-import { QueuePolicy as QueuePolicyMessage, type QueueSelector } from "../../gen/baton/v1/job_service_pb.js";
-import type { QueuePolicy, QueueShare } from "../broker/consumer.ts";
+/** The queues that a worker names in Reserve and Subscribe, and how it takes jobs from them. */
+import {
+  DeliveryMode as DeliveryModeMessage,
+  QueuePolicy as QueuePolicyMessage,
+  type QueueSelector,
+} from "../../gen/baton/v1/job_service_pb.js";
+import type { DeliveryMode, QueuePolicy, QueueShare } from "../broker/consumer.ts";
 import type { Checks } from "./checks.ts";
 
 const MAX_WEIGHT = 1_000;
@@ -9,6 +13,12 @@ const POLICIES: ReadonlyMap<number, QueuePolicy> = new Map([
   [QueuePolicyMessage.UNSPECIFIED, "strict"],
   [QueuePolicyMessage.STRICT, "strict"],
   [QueuePolicyMessage.WEIGHTED, "weighted"],
+]);
+
+const MODES: ReadonlyMap<number, DeliveryMode> = new Map([
+  [DeliveryModeMessage.UNSPECIFIED, "lease"],
+  [DeliveryModeMessage.LEASE, "lease"],
+  [DeliveryModeMessage.PULL, "pull"],
 ]);
 
 export function checkQueues(checks: Checks, queues: readonly QueueSelector[], maxQueues: number): QueueShare[] {
@@ -24,4 +34,8 @@ export function checkQueues(checks: Checks, queues: readonly QueueSelector[], ma
 
 export function checkPolicy(checks: Checks, policy: number): QueuePolicy {
   return checks.choice("policy", policy, POLICIES, "STRICT, WEIGHTED");
+}
+
+export function checkMode(checks: Checks, mode: number): DeliveryMode {
+  return checks.choice("mode", mode, MODES, "LEASE, PULL");
 }

@@ -1,6 +1,6 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { JobErrorSchema, PayloadSchema } from "../../gen/baton/v1/job_pb.js";
+import { JobState, PayloadSchema } from "../../gen/baton/v1/job_pb.js";
 import {
   type Failed,
   type ReleaseManyRequest,
@@ -17,6 +17,7 @@ import type { Outcome, Released } from "../model/job.ts";
 import { JOB_STATES } from "../model/states.ts";
 import { itemStatus, settleEach, settleGood } from "./batch.ts";
 import { Checks, LONGEST_MS, YEAR_MS } from "./checks.ts";
+import { errorBytes, errorDetail } from "./job-error.ts";
 import { checkLeaseToken } from "./lease-token.ts";
 import type { Limits } from "./limits.ts";
 import { checkPayload, resultDetail } from "./payload.ts";
@@ -56,7 +57,7 @@ export async function releaseMany(
 
 function releaseResponse({ state, runAtMs }: Released): ReleaseResponse {
   return create(ReleaseResponseSchema, {
-    state: JOB_STATES[state],
+    state: state === "GONE" ? JobState.UNSPECIFIED : JOB_STATES[state],
     ...(runAtMs !== undefined && { runAt: timestampFromMs(runAtMs) }),
   });
 }
@@ -98,9 +99,9 @@ function failure(checks: Checks, failed: Failed, path: string): Outcome {
   const { permanent } = failed;
   return {
     kind: "failed",
-    error: toBinary(JobErrorSchema, create(JobErrorSchema, { message, type, permanent })),
+    error: errorBytes({ type, message, permanent }),
     permanent,
     retryAfterMs: checks.duration(`${path}failed.retry_after`, failed.retryAfter, 0, YEAR_MS),
-    eventDetail: `,"error":${JSON.stringify({ type, message, permanent })}`,
+    eventDetail: errorDetail({ type, message, permanent }),
   };
 }

@@ -4,7 +4,7 @@ import type { Broker } from "../broker/broker.ts";
 import { Checks, LONGEST_LEASE_MS, SHORTEST_LEASE_MS } from "./checks.ts";
 import type { CallContext } from "./handler.ts";
 import type { Limits } from "./limits.ts";
-import { checkPolicy, checkQueues } from "./queues.ts";
+import { checkMode, checkPolicy, checkQueues } from "./queues.ts";
 import { reservedJobs } from "./reserved-job.ts";
 
 export async function reserve(
@@ -22,9 +22,11 @@ export async function reserve(
     waitMs: checks.duration("wait", request.wait, 0, limits.maxWaitMs) ?? 0,
     leaseMs: checks.duration("lease_duration", request.leaseDuration, SHORTEST_LEASE_MS, LONGEST_LEASE_MS) ?? 0,
     workerId: checks.name("worker_id", request.workerId) || context.peer,
+    availableByMs: request.availableBy && checks.runAt("available_by", request.availableBy),
+    mode: checkMode(checks, request.mode),
   };
   checks.done();
-  const jobs = await broker.reserve(options, context.signal);
+  const jobs = await broker.reserve(options, context);
   const response = create(ReserveResponseSchema);
   response.$unknown = reservedJobs(namespace, jobs);
   return response;

@@ -9,7 +9,7 @@
 import type { UnknownField } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { Payload } from "../../gen/baton/v1/job_pb.js";
-import type { LeasedJob } from "../model/job.ts";
+import { type LeasedJob, NO_LEASE } from "../model/job.ts";
 import { encodeLeaseToken } from "../model/lease-token.ts";
 
 /** The tag of a field: its number in job.proto, and how it is written. */
@@ -88,7 +88,7 @@ function writeReservedJob(namespace: string, job: LeasedJob): void {
   writer.fork().raw(job.spec);
   writeTime(JOB.putAt, job.putAtMs);
   writer.uint32(JOB.leaseToken).string(encodeLeaseToken(namespace, job));
-  writeTime(JOB.leaseExpiresAt, job.leaseExpiresAtMs);
+  if (job.fence !== NO_LEASE) writeTime(JOB.leaseExpiresAt, job.leaseExpiresAtMs);
   writer.uint32(JOB.attempt).uint32(job.attempt);
   if (job.failures > 0) writer.uint32(JOB.failures).uint32(job.failures);
   writer.join();

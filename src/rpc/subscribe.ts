@@ -9,12 +9,14 @@ import {
 } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
 import type { SubscriptionEvent } from "../broker/subscription.ts";
-import { DEFAULT_LEASE_MS } from "../model/job.ts";
+import { DEFAULT_LEASE_MS, type Lease, NO_LEASE } from "../model/job.ts";
 import { encodeLeaseToken } from "../model/lease-token.ts";
+import { hostOf, languageOf } from "../model/worker-origin.ts";
 import { Checks, LONGEST_LEASE_MS } from "./checks.ts";
 import type { CallContext } from "./handler.ts";
+import { checkLeaseToken } from "./lease-token.ts";
 import type { Limits } from "./limits.ts";
-import { checkPolicy, checkQueues } from "./queues.ts";
+import { checkMode, checkPolicy, checkQueues } from "./queues.ts";
 import { reservedJobs } from "./reserved-job.ts";
 
 /** Renewals need time to arrive. */
@@ -24,6 +26,7 @@ const LONGEST_GRACE_MS = 3_600_000;
 
 const REASONS = {
   DELETED: RevokedReason.DELETED,
+  CANCELLED: RevokedReason.CANCELLED,
   EXPIRED: RevokedReason.EXPIRED,
   RUN_TIMEOUT: RevokedReason.RUN_TIMEOUT,
 } as const;
@@ -37,17 +40,23 @@ export async function* subscribe(
 ): AsyncGenerator<SubscribeResponse> {
   const checks = new Checks();
   const { leaseDuration, disconnectGrace } = request;
+  const maxOutstanding = checks.integer("max_outstanding", request.maxOutstanding, 0, limits.maxOutstanding) || 1;
   const options = {
     queues: checkQueues(checks, request.queues, limits.maxQueues),
     policy: checkPolicy(checks, request.policy),
-    maxOutstanding: checks.integer("max_outstanding", request.maxOutstanding, 0, limits.maxOutstanding) || 1,
+    maxOutstanding,
     leaseMs:
       checks.duration("lease_duration", leaseDuration, SHORTEST_HELD_LEASE_MS, LONGEST_LEASE_MS) ?? DEFAULT_LEASE_MS,
     workerId: checks.name("worker_id", request.workerId) || context.peer,
     graceMs: checks.duration("disconnect_grace", disconnectGrace, 0, LONGEST_GRACE_MS) ?? DEFAULT_GRACE_MS,
+    mode: checkMode(checks, request.mode),
+    host: checks.name("host", request.host) || hostOf(context.peer),
+    language: checks.name("language", request.language) || languageOf(context.userAgent),
   };
+  const leases = checkResumed(checks, namespace, request.resumeLeaseTokens, maxOutstanding);
   checks.done();
-  const subscription = broker.subscribe(options);
+  const resumed = leases.length > 0 ? await broker.resume(leases, options.leaseMs) : undefined;
+  const subscription = broker.subscribe({ ...options, resumed });
   // A reader that waits for the next event does not see its caller go; the subscription must not outlive it.
   const onAbort = () => subscription.close();
   context.signal.addEventListener("abort", onAbort, { once: true });
@@ -59,6 +68,24 @@ export async function* subscribe(
   } finally {
     context.signal.removeEventListener("abort", onAbort);
   }
+}
+
+/** Each lease once; without jobs that were pulled, which have none that could be kept or lost. */
+function checkResumed(checks: Checks, namespace: string, tokens: readonly string[], most: number): Lease[] {
+  const places = new Map<string, number>();
+  for (const [i, token] of tokens.entries()) if (!places.has(token)) places.set(token, i);
+  if (places.size > Math.max(1, most)) {
+    checks.refuse("resume_lease_tokens", `must be at most max_outstanding, which is ${most}, and are ${places.size}`);
+    return [];
+  }
+  const leases: Lease[] = [];
+  for (const [token, i] of places) {
+    const lease = checkLeaseToken(checks, `resume_lease_tokens[${i}]`, namespace, token);
+    // One that is bad is enough to say: there may be thousands.
+    if (lease.queue === "") return [];
+    if (lease.fence !== NO_LEASE) leases.push(lease);
+  }
+  return leases;
 }
 
 type EventInit = NonNullable<MessageInitShape<typeof SubscribeResponseSchema>["event"]>;

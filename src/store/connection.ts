@@ -80,9 +80,14 @@ export function connectDoorbell(options: ConnectionOptions): Redis {
   });
 }
 
-/** For pub/sub; ioredis subscribes again after a reconnect. */
+/** For pub/sub, all of it through Channels, which subscribes again after a reconnect. */
 export function connectSubscriber(options: ConnectionOptions): Redis {
-  return connect(options, "subscriber", { maxRetriesPerRequest: null, autoResubscribe: true });
+  return connect(options, "subscriber", {
+    enableOfflineQueue: false,
+    autoResubscribe: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: null,
+  });
 }
 
 /** Connects them; throws with a sentence when that takes longer than the limit, and when the signal aborts. */

@@ -6,7 +6,8 @@
  *    many. The token says "there may be work"; it never carries a job, so losing one loses nothing.
  * 3. A ring takes the queue off the list: the hub works on it, and listens again when the queue is empty.
  * 4. Beside the queues' lists stands one of the broker's own. A push there interrupts the wait, so that a queue which
- *    the hub has just begun to listen to is waited for at once.
+ *    the hub has just begun to listen to is waited for at once. One that the hub only looked into meanwhile is still
+ *    waited for: an idle queue costs no interrupt with each look.
  * 5. BLPOP ends by itself after a while. If even that does not come, the connection is deaf (half open, or a server
  *    that forgot us over a failover): the watchdog throws it away and builds a new one.
  */
@@ -47,8 +48,8 @@ export class Doorbell {
   readonly #stop = new AbortController();
   #connection: Redis | undefined;
   #loop: Promise<void> | undefined;
-  /** A BLPOP is in flight; and its end has been asked for. */
-  #waiting = false;
+  /** What the BLPOP in flight waits for, undefined when there is none; and its end has been asked for. */
+  #waitingFor: ReadonlySet<string> | undefined;
   #interrupted = false;
 
   constructor(options: DoorbellOptions) {
@@ -72,7 +73,7 @@ export class Doorbell {
     const key = queueKey(this.#options.namespace, queue, "wake");
     if (this.#listening.has(key)) return;
     this.#listening.set(key, queue);
-    this.#interrupt();
+    if (!this.#waitingFor?.has(key)) this.#interrupt();
   }
 
   ignore(queue: string): void {
@@ -80,7 +81,7 @@ export class Doorbell {
   }
 
   #interrupt(): void {
-    if (!this.#waiting || this.#interrupted) return;
+    if (!this.#waitingFor || this.#interrupted) return;
     this.#interrupted = true;
     this.#options.commands
       .pipeline()
@@ -115,14 +116,15 @@ export class Doorbell {
 
   async #waitOnce(connection: Redis): Promise<void> {
     const waitMs = this.#options.waitMs ?? WAIT_MS;
-    this.#waiting = true;
+    const wakeKeys = [...this.#listening.keys()];
+    this.#waitingFor = new Set(wakeKeys);
     this.#interrupted = false;
     let rung: [string, string | null] | null;
     try {
-      const reply = connection.blpop(this.#interruptKey, ...this.#listening.keys(), waitMs / 1_000);
+      const reply = connection.blpop(this.#interruptKey, ...wakeKeys, waitMs / 1_000);
       rung = await answerOf(reply, connection, waitMs + DEAF_AFTER_MS);
     } finally {
-      this.#waiting = false;
+      this.#waitingFor = undefined;
     }
     if (!rung || rung[0] === this.#interruptKey) return;
     const [key] = rung;

@@ -16,28 +16,41 @@ import {
   type Released,
   type RetryPolicy,
 } from "../model/job.ts";
-import { type JobState, stateOf } from "../model/states.ts";
+import { JOB_STATES, type JobState, stateOf } from "../model/states.ts";
+import { bufferOf, type JobReply, jobOptions, jobView, knownState, retryFields } from "./job-fields.ts";
 import { queueKey, queuesKey } from "./keys.ts";
+import { QueueStore } from "./queue-store.ts";
+import { type DueSchedule, dueSchedules, ScheduleStore } from "./schedule-store.ts";
 import { asBatonError, type Reply, type ScriptArgument, ScriptRunner } from "./script-runner.ts";
 
 export type StoreOptions = {
   readonly redis: Redis;
   readonly namespace: string;
   readonly defaultRetentionMs: number;
+  readonly defaultLeaseMs?: number;
+  readonly defaultRetry?: RetryPolicy;
   readonly deadLetterMax: number;
   readonly deadLetterAgeMs: number;
+  readonly historyMaxEvents?: number;
   /** For tests: the time that scripts see, in ms. */
   readonly clock?: () => number;
 };
 
-/** A caller's wish in a reserve: up to `count` jobs. `leaseMs` 0: as the job says. */
-export type Claim = { readonly count: number; readonly leaseMs: number; readonly workerId: string };
+/** A caller's wish in a reserve: up to `count` jobs, also those due until `availableByMs`. `leaseMs` 0: as the job says. */
+export type Claim = {
+  readonly count: number;
+  readonly leaseMs: number;
+  readonly workerId: string;
+  readonly availableByMs?: number | undefined;
+};
 
 export type Reservation = {
   /** For each claim the jobs it got. */
   readonly jobs: readonly LeasedJob[][];
   /** Jobs were left READY. */
   readonly remaining: boolean;
+  /** The queue is of mode SIMPLE: the jobs are to be pulled. */
+  readonly pull: boolean;
   /** Until something is due; undefined when nothing waits for a time. */
   readonly nextDueMs: number | undefined;
 };
@@ -46,52 +59,119 @@ export type Reservation = {
 const RESERVED_JOB_BYTES = 27;
 const RELEASED_BYTES = 7;
 /** lua/put.lua */
-const PUT_VERDICTS = ["conflict", "kept", "created"] as const;
+const PUT_VERDICTS = ["conflict", "kept", "created", "unique conflict", "unique kept"] as const;
+/** lua/release.lua */
+const PULLED = 255;
+/** lua/extend.lua */
+const LOST_LEASES = ["EXPIRED", "RUN_TIMEOUT", "RESUMED"] as const;
+/** lua/reserve.lua's flags. */
+const REMAINING = 1;
+const SIMPLE = 2;
+const HISTORY_MAX_EVENTS = 10_000;
 const NONCE_LIMIT = 2 ** 32;
 /** As many queue names as a broker remembers to have listed; beyond that it lists them again, which does no harm. */
 const MAX_LISTED_QUEUES = 10_000;
-/** Queue names read in one SSCAN. */
-const SCAN_COUNT = 500;
 
+/** `holder`: the number of the stream that keeps it; 0 for the one that got it, undefined for whichever. */
+export type KeptLease = Lease & { readonly holder?: number | undefined };
+
+/** `RESUMED`: another stream keeps the lease now. */
 export type Extension = {
-  readonly ends: readonly (number | "EXPIRED" | "RUN_TIMEOUT")[];
+  readonly ends: readonly (number | "EXPIRED" | "RUN_TIMEOUT" | "RESUMED")[];
   readonly nextDueMs: number | undefined;
 };
 
+/** Where a page of a list begins: after this member of the state's set. */
+export type Position = { readonly score: string; readonly member: Buffer };
+
+export type JobPage = { readonly jobs: readonly JobView[]; readonly last: Position | undefined };
+
+/** "retried", or why not. */
+export type RetryOutcome =
+  | { readonly kind: "retried" }
+  | { readonly kind: "not found" }
+  | { readonly kind: "not finished"; readonly state: JobState }
+  | { readonly kind: "unique conflict"; readonly state: JobState; readonly keeperId: string };
+
+/** lua/retry.lua */
+const RETRIED = 255;
+const UNIQUE_TAKEN = 254;
+
+/** An event of a queue's history, as lua/lib/history.lua writes it. `s` is the state's number, 0: gone. */
+export type HistoryEntry = {
+  readonly number: number;
+  readonly id: string;
+  readonly transition: string;
+  readonly state: JobState | undefined;
+  readonly atMs: number;
+  readonly attempt: number;
+  readonly failures: number;
+  readonly workerId: string;
+  readonly dueMs: number;
+};
+
+export type HistoryPage = {
+  /** The number of the queue's last event. */
+  readonly last: number;
+  /** Nothing is missing in `entries` after this number; more than was asked for: there is a gap before it. */
+  readonly from: number;
+  readonly entries: readonly HistoryEntry[];
+};
+
+export type Sweep = {
+  readonly more: boolean;
+  readonly nextDueMs: number | undefined;
+  /** Ids of records that could not be read. */
+  readonly setAside: readonly string[];
+  /** Redis's time. */
+  readonly nowMs: number;
+  readonly due: readonly DueSchedule[];
+};
+
 export class Store {
+  readonly queues: QueueStore;
+  readonly schedules: ScheduleStore;
   readonly #redis: Redis;
   readonly #runner: ScriptRunner;
   readonly #namespace: string;
   readonly #queuesKey: string;
+  readonly #clock: (() => number) | undefined;
   readonly #listed = new Set<string>();
 
   constructor({ redis, namespace, clock, ...defaults }: StoreOptions) {
     this.#redis = redis;
     this.#namespace = namespace;
     this.#queuesKey = queuesKey(namespace);
+    this.#clock = clock;
     this.#runner = new ScriptRunner({
       redis,
       namespace,
       clock,
       defaults: {
         retention: defaults.defaultRetentionMs,
-        lease: DEFAULT_LEASE_MS,
-        retry: retryFields(DEFAULT_RETRY),
+        lease: defaults.defaultLeaseMs ?? DEFAULT_LEASE_MS,
+        retry: retryFields(defaults.defaultRetry ?? DEFAULT_RETRY),
         dead_letter_max: defaults.deadLetterMax,
         dead_letter_age: defaults.deadLetterAgeMs,
+        history_max: defaults.historyMaxEvents ?? HISTORY_MAX_EVENTS,
       },
     });
+    this.queues = new QueueStore(redis, this.#runner, this.#queuesKey, (queue) => this.#list(queue));
+    this.schedules = new ScheduleStore(this.#runner, (queue) => this.#list(queue));
   }
 
   /** In one step, in the order of `jobs`; an outcome for each. */
   async put(queue: string, jobs: readonly NewJob[], nonce = randomInt(NONCE_LIMIT)): Promise<PutOutcome[]> {
     await this.#list(queue);
     const args: ScriptArgument[] = [nonce];
-    for (const job of jobs) args.push(job.id, bufferOf(job.spec), putOptions(job));
-    const reply = (await this.#runner.run("put", queue, args)) as Buffer;
+    for (const job of jobs) args.push(job.id, bufferOf(job.spec), jobOptions(job));
+    const reply = (await this.#runner.run("put", queue, args)) as Buffer | Buffer[];
+    const [verdicts, ...keepers] = Array.isArray(reply) ? (reply as [Buffer, ...Buffer[]]) : [reply];
     return jobs.map((_, i) => {
-      const kind = PUT_VERDICTS[reply[2 * i] ?? 0] ?? "conflict";
-      return { kind, state: knownState(reply[2 * i + 1]) };
+      const kind = PUT_VERDICTS[verdicts[2 * i] ?? 0] ?? "conflict";
+      const state = knownState(verdicts[2 * i + 1]);
+      if (kind !== "unique conflict" && kind !== "unique kept") return { kind, state };
+      return { kind, state, keeperId: keepers.shift()?.toString() ?? "" };
     });
   }
 
@@ -101,8 +181,10 @@ export class Store {
    */
   async reserve(queue: string, caller: string, call: number, claims: readonly Claim[]): Promise<Reservation> {
     const args: ScriptArgument[] = [caller, call];
-    for (const { count, leaseMs, workerId } of claims) args.push(count, leaseMs, workerId);
-    const [remain, nextDue, numbers, ...texts] = (await this.#runner.run("reserve", queue, args)) as [
+    for (const { count, leaseMs, workerId, availableByMs } of claims) {
+      args.push(count, leaseMs, workerId, availableByMs?.toFixed(0) ?? "");
+    }
+    const [flags, nextDue, numbers, ...texts] = (await this.#runner.run("reserve", queue, args)) as [
       number,
       number,
       Buffer,
@@ -123,7 +205,12 @@ export class Store {
         putAtMs: numbers.readUIntBE(at + 21, 6),
       });
     }
-    return { jobs, remaining: remain === 1, nextDueMs: dueTime(nextDue) };
+    return {
+      jobs,
+      remaining: (flags & REMAINING) !== 0,
+      pull: (flags & SIMPLE) !== 0,
+      nextDueMs: dueTime(nextDue),
+    };
   }
 
   /**
@@ -140,18 +227,24 @@ export class Store {
     const reply = (await this.#runner.run("release", queue, args)) as Buffer;
     return releases.map((_, i) => {
       const at = i * RELEASED_BYTES;
-      const state = stateOf(reply.readUInt8(at));
+      const number = reply.readUInt8(at);
+      const state = number === PULLED ? "GONE" : stateOf(number);
       return state && { state, runAtMs: reply.readUIntBE(at + 1, 6) || undefined };
     });
   }
 
-  /** The new ends of the leases, in ms since 1970, or why they are lost. */
-  async extend(queue: string, leases: readonly Lease[], leaseMs: number): Promise<Extension> {
-    const args: ScriptArgument[] = [leaseMs];
-    for (const { id, fence } of leases) args.push(id, fence);
+  /** The new ends of the leases, in ms since 1970, or why they are lost. `takeOver`: `holder` keeps them from now on. */
+  async extend(
+    queue: string,
+    leases: readonly KeptLease[],
+    leaseMs: number,
+    { takeOver = false } = {},
+  ): Promise<Extension> {
+    const args: ScriptArgument[] = [leaseMs, takeOver ? "1" : ""];
+    for (const { id, fence, holder } of leases) args.push(id, fence, holder ?? "");
     const [nextDue, ...ends] = (await this.#runner.run("extend", queue, args)) as [number, ...number[]];
     return {
-      ends: ends.map((end) => (end === 0 ? "EXPIRED" : end === 1 ? "RUN_TIMEOUT" : end)),
+      ends: ends.map((end) => LOST_LEASES[end] ?? end),
       nextDueMs: dueTime(nextDue),
     };
   }
@@ -161,48 +254,96 @@ export class Store {
     return stateOf((await this.#runner.run("delete", queue, [id])) as number);
   }
 
+  /** The state the job was in, undefined when there was none; `error`: a JobError. */
+  async cancel(
+    queue: string,
+    id: string,
+    error: Uint8Array,
+    eventDetail: string,
+  ): Promise<{ cancelled: boolean; previous: JobState | undefined }> {
+    const reply = await this.#runner.run("cancel", queue, [id, bufferOf(error), eventDetail]);
+    const [previous, cancelled] = reply as [number, number];
+    return { cancelled: cancelled === 1, previous: stateOf(previous) };
+  }
+
   async get(queue: string, id: string): Promise<JobView | undefined> {
-    const reply = (await this.#runner.run("get", queue, [id])) as Reply[] | null;
-    if (!reply) return undefined;
-    const [spec, outcome, state, attempt, failures, atMs, putAtMs, worker, reservedAtMs, finishedAtMs, reason] =
-      reply as [Buffer, Buffer | null, number, number, number, number, number, Buffer | null, number, number, number];
-    return {
-      spec,
-      outcome: outcome ?? undefined,
-      state: knownState(state),
-      attempt,
-      failures,
-      atMs,
-      putAtMs,
-      workerId: worker?.toString() ?? "",
-      reservedAtMs,
-      finishedAtMs,
-      reason,
-    };
+    const reply = (await this.#runner.run("get", queue, [id])) as JobReply | null;
+    return reply ? jobView(reply) : undefined;
+  }
+
+  /** The state of each of these jobs; undefined where there is none. */
+  async states(queue: string, ids: readonly string[]): Promise<(JobState | undefined)[]> {
+    const numbers = (await this.#runner.run("states", queue, ids)) as Buffer;
+    return ids.map((_, i) => stateOf(numbers[i] ?? 0));
+  }
+
+  /** At most so many jobs of a state, in the order in which they stand, after a position. */
+  async list(queue: string, state: JobState, most: number, after: Position | undefined): Promise<JobPage> {
+    const args = [JOB_STATES[state], most, after?.score ?? "", after?.member ?? ""];
+    const [score, member, ...jobs] = (await this.#runner.run("list", queue, args)) as [Buffer, Buffer, ...JobReply[]];
+    return { jobs: jobs.map(jobView), last: score.length > 0 ? { score: score.toString(), member } : undefined };
+  }
+
+  async retry(queue: string, ids: readonly string[]): Promise<RetryOutcome[]> {
+    const reply = (await this.#runner.run("retry", queue, ["", ...ids])) as [Buffer, ...(Buffer | number)[]];
+    const [verdicts, ...keepers] = reply;
+    return ids.map((_, i) => {
+      const verdict = verdicts[i] ?? 0;
+      if (verdict === RETRIED) return { kind: "retried" };
+      if (verdict === 0) return { kind: "not found" };
+      if (verdict !== UNIQUE_TAKEN) return { kind: "not finished", state: knownState(verdict) };
+      const [keeperId, state] = keepers.splice(0, 2) as [Buffer, number];
+      return { kind: "unique conflict", state: knownState(state), keeperId: keeperId.toString() };
+    });
+  }
+
+  /** Of the jobs that failed until a time, the oldest `most` after the first `skip`. */
+  async retryFailed(
+    queue: string,
+    untilMs: number,
+    skip: number,
+    most: number,
+  ): Promise<{ retried: number; refused: number }> {
+    const reply = await this.#runner.run("retry", queue, [untilMs, skip, most]);
+    const [retried, refused] = reply as [number, number];
+    return { retried, refused };
+  }
+
+  /** What happened after an event, undefined: from now on; events are written for so long from now. */
+  async watch(queue: string, after: number | undefined, most: number, writeForMs: number): Promise<HistoryPage> {
+    const reply = await this.#runner.run("watch", queue, [after ?? "", most, writeForMs]);
+    const [last, from, ...texts] = reply as [number, number, ...(number | Buffer)[]];
+    const entries: HistoryEntry[] = [];
+    for (let i = 0; i < texts.length; i += 2) entries.push(historyEntry(texts[i] as number, texts[i + 1] as Buffer));
+    return { last, from, entries };
   }
 
   /** Does what time asks for; `more`: call again at once. */
-  async sweep(queue: string): Promise<{ more: boolean; nextDueMs: number | undefined }> {
-    const [more, nextDue] = (await this.#runner.run("sweep", queue, [])) as [number, number];
-    return { more: more === 1, nextDueMs: dueTime(nextDue) };
+  async sweep(queue: string): Promise<Sweep> {
+    const reply = (await this.#runner.run("sweep", queue, [])) as [number, number, Buffer[], Reply[]];
+    const [more, nextDue, setAside, [nowMs, ...due]] = reply;
+    return {
+      more: more === 1,
+      nextDueMs: dueTime(nextDue),
+      setAside: setAside.map(String),
+      nowMs: nowMs as number,
+      due: dueSchedules(queue, due),
+    };
+  }
+
+  /** The time that scripts see, in ms since 1970. */
+  async now(): Promise<number> {
+    if (this.#clock) return this.#clock();
+    const [seconds = 0, microseconds = 0] = await this.#redis
+      .time()
+      .catch((error: unknown) => Promise.reject(asBatonError(error)));
+    return Number(seconds) * 1_000 + Math.floor(Number(microseconds) / 1_000);
   }
 
   /** Passes a bell on to another broker that waits at this queue. */
   async ring(queue: string): Promise<void> {
     const key = queueKey(this.#namespace, queue, "wake");
     await this.#redis.lpush(key, "1").catch((error: unknown) => Promise.reject(asBatonError(error)));
-  }
-
-  /** The names of all queues that ever had a job, in pieces; a name may come twice. */
-  async *queues(): AsyncGenerator<string[]> {
-    let cursor = "0";
-    do {
-      const [next, names] = await this.#redis
-        .sscan(this.#queuesKey, cursor, "COUNT", SCAN_COUNT)
-        .catch((error: unknown) => Promise.reject(asBatonError(error)));
-      cursor = next;
-      yield names;
-    } while (cursor !== "0");
   }
 
   /** Throws when Redis does not answer; a connection that looks alive and is not is then replaced. */
@@ -218,46 +359,31 @@ export class Store {
   /** Before a queue's first put: were it after, a crash in between would leave jobs that no sweep finds. */
   async #list(queue: string): Promise<void> {
     if (this.#listed.has(queue)) return;
-    await this.#redis.sadd(this.#queuesKey, queue).catch((error: unknown) => Promise.reject(asBatonError(error)));
+    await this.#redis.zadd(this.#queuesKey, 0, queue).catch((error: unknown) => Promise.reject(asBatonError(error)));
     if (this.#listed.size >= MAX_LISTED_QUEUES) this.#listed.clear();
     this.#listed.add(queue);
   }
 }
 
-/** The same bytes, not a copy. */
-function bufferOf({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
-  return Buffer.from(buffer, byteOffset, byteLength);
-}
-
-function knownState(number: number | undefined): JobState {
-  const state = stateOf(number ?? 0);
-  if (!state) throw new Error(`a script answered with state ${number}`);
-  return state;
+function historyEntry(number: number, json: Buffer): HistoryEntry {
+  const { id, t, s, at, a, f, w, due } = JSON.parse(json.toString()) as {
+    [K in "s" | "at" | "a" | "f" | "due"]: number;
+  } & { [K in "id" | "t" | "w"]: string };
+  return {
+    number,
+    id,
+    transition: t,
+    state: stateOf(s),
+    atMs: at,
+    attempt: a,
+    failures: f,
+    workerId: w,
+    dueMs: due,
+  };
 }
 
 function dueTime(wait: number): number | undefined {
   return wait < 0 ? undefined : wait;
-}
-
-/** The order of lua/lib/job.lua's R_…. */
-function retryFields(retry: RetryPolicy): readonly number[] {
-  return [retry.maxAttempts, retry.initialBackoffMs, retry.maxBackoffMs, retry.multiplier, retry.jitter];
-}
-
-/** A plain job costs no JSON. */
-function putOptions(job: NewJob): string {
-  const { priority, delayMs, runAtMs, conflict, leaseMs, runTimeoutMs, retentionMs, expiresInMs, retry } = job;
-  // The order of lua/lib/job.lua's P_…; false: not set.
-  const policy = [leaseMs, runTimeoutMs, retentionMs, expiresInMs, retry && retryFields(retry)].map((x) => x ?? false);
-  const hasPolicy = policy.some((field) => field !== false);
-  if (priority === 0 && !delayMs && !runAtMs && conflict === "reject" && !hasPolicy) return "";
-  return JSON.stringify({
-    priority,
-    delay: delayMs,
-    run_at: runAtMs,
-    conflict,
-    policy: hasPolicy ? policy : undefined,
-  });
 }
 
 /** outcome, wait, bytes, event detail: lua/release.lua. */
@@ -276,5 +402,7 @@ function releaseFields(outcome: Outcome): [string, string, string | Buffer, stri
       return ["returned", outcome.delayMs.toFixed(0), "", ""];
     case "undelivered":
       return ["undelivered", "0", "", ""];
+    case "pulled":
+      return ["pulled", "", "", ""];
   }
 }

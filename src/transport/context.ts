@@ -34,6 +34,11 @@ export class GrpcCallContext implements CallContext {
     return peerName(this.#call.getPeer());
   }
 
+  get userAgent(): string {
+    const [userAgent] = this.#call.metadata.get("user-agent");
+    return typeof userAgent === "string" ? userAgent : "";
+  }
+
   /** From now on the signal stays quiet: grpc-js says `cancelled` after every call, also one that ended well. */
   answered(): void {
     this.#answered = true;

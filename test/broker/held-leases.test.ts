@@ -44,7 +44,7 @@ describe("the leases that a broker keeps for its streams", () => {
     const stream = await openStream(client, { queues: ["q"], leaseMs: 6_000 });
     await client.put({ queue: "q", id: "held" });
     await until(() => stream.jobs.length === 1, { what: "the job" });
-    const firstEnd = stream.jobs[0]?.leaseExpiresAt.getTime() ?? 0;
+    const firstEnd = stream.jobs[0]?.leaseExpiresAt?.getTime() ?? 0;
     proxy.lose("requests");
     const renewed = async () => ((await client.get("q", "held")).leaseExpiresAt?.getTime() ?? 0) > firstEnd;
     await until(renewed, { what: "the renewal", withinMs: 15_000 });

@@ -176,7 +176,7 @@ describe("the hub", () => {
     const stream = await subscribe({ leaseMs: 1_000 });
     await put("long");
     await until(() => stream.jobs.length === 1, { what: "the job" });
-    const firstEnd = stream.jobs[0]?.leaseExpiresAt.getTime() ?? 0;
+    const firstEnd = stream.jobs[0]?.leaseExpiresAt?.getTime() ?? 0;
     await until(
       async () => {
         const { leaseExpiresAt } = await client.get(queue, "long");

@@ -2,32 +2,64 @@ import { statSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { PassThrough } from "node:stream";
 import { describe, expect, it } from "vitest";
-import { main } from "../../src/cli/main.ts";
-import { cli, LAUNCHER } from "./run-cli.ts";
+import { cli, LAUNCHER, runMain } from "./run-cli.ts";
 
-/** Runs a command line in this process. */
-async function run(argv: readonly string[], env: Record<string, string> = {}) {
-  const stdin = Object.assign(new PassThrough(), { isTTY: true });
-  const stdout = new PassThrough({ encoding: "utf8" });
-  const stderr = new PassThrough({ encoding: "utf8" });
-  const code = await main(argv, { env, stdin, stdout, stderr });
-  return { code, stdout: String(stdout.read() ?? ""), stderr: String(stderr.read() ?? "") };
-}
+const NAMES = [
+  "serve",
+  "put",
+  "work",
+  "await",
+  "get",
+  "jobs",
+  "failed",
+  "retry",
+  "cancel",
+  "delete",
+  "watch",
+  "queues",
+  "pause",
+  "resume",
+  "requeue",
+  "workers",
+  "schedule",
+  "help",
+  "version",
+];
+
+const run = (argv: readonly string[], env: Record<string, string> = {}) => runMain(argv, { env });
 
 describe("baton", () => {
   it.each([["--help"], ["-h"], ["help"]])("lists its commands with %s", async (...argv) => {
     const { code, stdout } = await run(argv);
     expect(code).toBe(0);
-    for (const name of ["serve", "put", "work", "get", "delete", "version"]) expect(stdout).toContain(`baton ${name}`);
+    for (const name of NAMES) expect(stdout).toMatch(new RegExp(`^ {2}baton ${name} `, "m"));
   });
 
-  it.each(["serve", "put", "work", "get", "delete", "help", "version"])("explains %s, in both ways", async (name) => {
+  it.each(NAMES)("explains %s, in both ways", async (name) => {
     const { code, stdout } = await run([name, "--help"]);
     expect(code).toBe(0);
     expect(stdout.startsWith(`baton ${name}`)).toBe(true);
     expect((await run(["help", name])).stdout).toBe(stdout);
+  });
+
+  it.each([
+    ...["put", "work", "await", "get", "jobs", "failed", "retry", "cancel", "delete", "watch"].map((name) => [name]),
+    ...["pause", "resume", "requeue"].map((name) => [name]),
+    ["queues show"],
+    ["queues set"],
+    ["queues purge"],
+    ["workers quiet"],
+    ["workers resume"],
+    ...["put", "get", "list", "delete", "trigger", "pause", "resume"].map((word) => [`schedule ${word}`]),
+  ])("explains %s with an example", async (name) => {
+    const words = name.split(" ");
+    const { code, stdout } = await run([...words, "--help"]);
+    expect(code).toBe(0);
+    expect(stdout.startsWith(`baton ${name} `)).toBe(true);
+    expect(stdout).toMatch(/^Examples:\n {2}baton /m);
+    expect((await run(["help", ...words])).stdout).toBe(stdout);
+    if (words.length > 1) expect((await run([words[0] ?? "", "--help"])).stdout).toContain(`  baton ${name} `);
   });
 
   it("prints the version of its package", async () => {
@@ -51,10 +83,62 @@ describe("baton", () => {
     [["put", "q", "x", "--on-conflict", "merge"], "--on-conflict merge: write reject, keep or replace"],
     [["put", "q", "x", "--addr", "here"], "--addr here: write host:port, such as 127.0.0.1:7711"],
     [["put", "q", "x", "--json=yes"], "--json takes no value"],
+    [["put", "q", "x", "--concurrency-key", "k"], "--concurrency-key and --concurrency-limit: write both, or none"],
+    [["put", "q", "x", "--concurrency-limit", "2"], "--concurrency-key and --concurrency-limit: write both, or none"],
+    [["put", "q", "x", "--unique-for", "1h"], "--unique-until and --unique-for: write --unique-key, too"],
+    [["put", "q", "x", "--unique-key", "k", "--unique-until", "expiry"], "write --unique-for, too"],
+    [["put", "q", "x", "--backoff-curve", "linear"], "--backoff-curve linear: write exponential or exq"],
     [["get", "q"], "write one queue and one id: baton get QUEUE ID"],
+    [["await", "q"], "write one queue and one id: baton await QUEUE ID"],
+    [["await", "q", "1", "--wait", "1"], "--wait 1: write a duration"],
+    [["cancel", "q"], "write one queue and one id: baton cancel QUEUE ID"],
+    [["jobs"], "write one queue: baton jobs QUEUE"],
+    [["jobs", "q", "--state", "done"], "--state done: write scheduled, ready, held"],
+    [["failed", "q", "1"], "write one queue: baton failed QUEUE"],
+    [["retry", "q"], "write a queue, and ids or --all"],
+    [["retry", "q", "1", "--all"], "write a queue, and ids or --all"],
+    [["watch"], "write at least one queue: baton watch QUEUE..."],
+    [["watch", "a", "b", "--id", "1"], "--id: write one queue only"],
+    [["queues", "mail"], "mail: write what to do: baton queues show|set|purge"],
+    [["queues", "shw", "mail"], "did you mean baton queues show?"],
+    [["queues", "--limit", "5", "mail"], "mail: write baton queues show mail for one queue"],
+    [["queues", "show"], "write one queue: baton queues show QUEUE"],
+    [["queues", "set", "q"], "write at least one setting, such as --retention 1h"],
+    [["queues", "set", "q", "--default", "paused"], "--default paused: write mode, lease, retention"],
+    [["queues", "set", "q", "--mode", "fast"], "--mode fast: write reliable, recoverable or simple"],
+    [["queues", "purge", "q"], "--state: write at least one"],
+    [["pause"], "write one queue: baton pause QUEUE"],
+    [["resume", "a", "b"], "write one queue: baton resume QUEUE"],
+    [["requeue", "q", "--limit", "0"], "--limit 0: write a whole number from 1"],
+    [["workers", "--queue"], "--queue: write a queue"],
+    [["workers", "quiet"], "write one worker: baton workers quiet WORKER"],
+    [["schedule"], "write what to do: baton schedule put|get|list|delete|trigger|pause|resume"],
+    [["schedule", "put", "q"], "write a queue and an id: baton schedule put QUEUE ID"],
+    [["schedule", "put", "q", "s"], "write when, one of the two: --cron CRON or --every DURATION"],
+    [["schedule", "put", "q", "s", "--cron", "* * * * *", "--every", "1m"], "one of the two: --cron CRON or --every"],
+    [["schedule", "put", "q", "s", "--cron", "0", "8", "*"], "*: one payload only; put a TEXT, and a CRON, in quotes"],
+    [["schedule", "put", "q", "s", "--every", "10ms"], "--every 10ms: write a duration"],
+    [["schedule", "get", "q"], "write one queue and one schedule: baton schedule get QUEUE ID"],
+    [["work", "q", "--exec", "cat", "--post-timeout", "1s"], "--post-timeout: write it with --url ADDRESS only"],
     [["delete", "q", "1", "2"], "write one queue and one id: baton delete QUEUE ID"],
     [["work", "--exec", "cat"], "write at least one queue"],
-    [["work", "q"], "write what to run: --exec COMMAND"],
+    [["work", "q"], "write what to do with each job, one of the two: --exec COMMAND or --url ADDRESS"],
+    [["work", "q", "--exec", "cat", "--url", "http://h/"], "one of the two: --exec COMMAND or --url ADDRESS"],
+    [["work", "q", "--exec", "cat", "--header", "a: b"], "--header: write it with --url ADDRESS only"],
+    [["work", "q", "--url", "h/x"], "--url: write an address that begins with http:// or https://"],
+    [["work", "q", "--url", "file:///etc/passwd"], "--url: write an address that begins with http:// or https://"],
+    [["work", "q", "--url", "http://"], "--url: write an address that begins with http:// or https://"],
+    [["work", "q", "--url", "http://h:99999/"], "--url: write an address that begins with http:// or https://"],
+    [["work", "q", "--url", "http://a:%zz@h/"], "--url: write user and password in percent-encoding"],
+    [["work", "q", "--url", "http://h/", "--post-timeout", "99ms"], "--post-timeout 99ms: write a duration"],
+    [["work", "q", "--url", "http://h/", "--post-timeout", "2h"], "--post-timeout 2h: write a duration"],
+    [["work", "q", "--url", "http://h/", "--header", "Bearer"], "--header: write 'NAME: VALUE' in ASCII on one line"],
+    [
+      ["work", "q", "--url", "http://h/", "--header", "a: b\r\nc: d"],
+      "--header: write 'NAME: VALUE' in ASCII on one line",
+    ],
+    [["work", "q", "--url", "http://h/", "--header", "Host: x"], "--header host: Baton sets this one itself"],
+    [["work", "q", "--url", "http://u@h/", "--header", "Authorization: x"], "write a user in the address of --url or"],
     [["work", "q", "--exec", "cat", "--concurrency", "0"], "--concurrency 0: write a whole number from 1"],
     [["serve", "--max-bach", "1"], "--max-bach: there is no such setting; did you mean --max-batch?"],
   ])("exits with 2 and says what to write for %j", async (argv, message) => {
@@ -68,6 +152,18 @@ describe("baton", () => {
     const { code, stderr } = await run(["get", "q", "1"], { BATON_ADDR: "nowhere" });
     expect(code).toBe(2);
     expect(stderr).toContain("BATON_ADDR=nowhere: write host:port");
+  });
+
+  it.each([
+    [["--url", "ftp://user:s3cret@h/s3cret"]],
+    [["--url", "http://user:%s3cret@h/"]],
+    [["--url", "http://h/", "--header", "Authorization Bearer s3cret"]],
+    [["--url", "http://h/", "--header", "Authorization: Bearer s3cret\u0000"]],
+    [["--url", "http://u:s3cret@h/", "--header", "Authorization: Bearer s3cret"]],
+  ])("repeats no secret when it refuses %j", async (argv) => {
+    const { code, stdout, stderr } = await run(["work", "q", ...argv]);
+    expect(code).toBe(2);
+    expect(stdout + stderr).not.toContain("s3cret");
   });
 
   it("exits with 1 and says what to do when no broker is there", async () => {

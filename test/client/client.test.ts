@@ -6,6 +6,7 @@ import { until } from "../support/wait.ts";
 import { job, Refusal, type Script, type ScriptedBroker, startScriptedBroker, statusOf } from "./scripted-broker.ts";
 
 const INVALID_ARGUMENT = 3;
+const DEADLINE_EXCEEDED = 4;
 const ALREADY_EXISTS = 6;
 const FAILED_PRECONDITION = 9;
 const UNAVAILABLE = 14;
@@ -79,6 +80,14 @@ describe("BatonClient.put()", () => {
   it("ends with DEADLINE_EXCEEDED when the broker does not answer", async () => {
     const client = await clientOf({ put: () => new Promise(() => {}) });
     expect(await errorOf(client.put({ queue: "q" }, { deadlineMs: 100 }))).toMatchObject({ code: "DEADLINE_EXCEEDED" });
+  });
+
+  it("repeats no longer than repeatForMs, however long the call itself may take", async () => {
+    const client = await clientOf({ retry: () => Promise.reject(unavailable()) });
+    const begun = performance.now();
+    const error = await errorOf(client.retryAllFailed("q", { deadlineMs: 60_000, repeatForMs: 200 }));
+    expect(error).toMatchObject({ reason: "DRAINING" });
+    expect(performance.now() - begun).toBeLessThan(2_000);
   });
 
   it("waits as long as the broker asks for before it repeats", async () => {
@@ -267,6 +276,24 @@ describe("BatonClient calls", () => {
   it("accept deadlines longer than a timer can be", async () => {
     const client = await clientOf({ delete: () => ({ deleted: false }) }, 100 * 365 * 86_400_000);
     expect(await client.delete("q", "1")).toMatchObject({ deleted: false, previousState: "UNSPECIFIED" });
+  });
+});
+
+describe("BatonClient.await()", () => {
+  it("asks again where its wait is longer than one call may be, and for what is left only", async () => {
+    const asked: number[] = [];
+    const client = await clientOf({
+      await: ({ queue, id, timeout }) => {
+        asked.push(Number(timeout?.seconds));
+        if (asked.length === 1) throw new Refusal(statusOf(DEADLINE_EXCEEDED, "AWAIT_TIMEOUT"));
+        if (asked.length === 2) throw unavailable();
+        return { job: { queue, id, state: JobState.COMPLETED } };
+      },
+    });
+    expect(await client.await("q", "1", { timeoutMs: 7_200_000 })).toMatchObject({ id: "1", state: "COMPLETED" });
+    expect(asked).toEqual([3_600, 3_600, 3_600]);
+    await client.await("q", "1", { timeoutMs: 5_000 });
+    expect(asked.at(-1)).toBeLessThanOrEqual(5);
   });
 });
 

@@ -52,7 +52,7 @@ describe("BatonClient on a broker", () => {
     expect(job?.payload.contentType).toBe("application/json");
     const token = job?.leaseToken ?? "";
     const [extended] = await client.extend([token], { leaseMs: 60_000 });
-    expect(extended?.ok && extended.value.getTime() > (job?.leaseExpiresAt.getTime() ?? 0)).toBe(true);
+    expect(extended?.ok && extended.value.getTime() > (job?.leaseExpiresAt?.getTime() ?? 0)).toBe(true);
     const result = new Uint8Array([0, 255, 1]);
     expect(await client.release(token, { outcome: "completed", result })).toMatchObject({ state: "COMPLETED" });
     expect(await client.release(token, { outcome: "completed" })).toMatchObject({ state: "COMPLETED" });

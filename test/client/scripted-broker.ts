@@ -77,6 +77,7 @@ type StatusExtras = {
 export class ScriptedStream {
   readonly request: SubscribeRequest;
   readonly #call: ServerWritableStream<SubscribeRequest, SubscribeResponse>;
+  readonly openedAt = performance.now();
   cancelled = false;
 
   constructor(call: ServerWritableStream<SubscribeRequest, SubscribeResponse>) {
@@ -100,6 +101,12 @@ export class ScriptedStream {
 
   jobs(...ids: string[]): void {
     this.send({ case: "jobs", value: { jobs: ids.map(job) } });
+  }
+
+  /** As jobs that have no lease. */
+  pulled(...ids: string[]): void {
+    const jobs = ids.map((id) => ({ ...job(id), leaseExpiresAt: undefined }));
+    this.send({ case: "jobs", value: { jobs } });
   }
 
   end(): void {

@@ -177,10 +177,11 @@ describe("Worker", () => {
     const signal = await running("2");
     first.break(statusOf(UNAVAILABLE, "STORE_UNAVAILABLE"));
     const second = await stage.broker.stream(1);
-    // Two of the four are still at work.
-    expect(second.request.maxOutstanding).toBe(2);
-    second.start();
+    // Two of the four are still at work: the new stream takes them along.
+    expect(second.request).toMatchObject({ maxOutstanding: 4, resumeLeaseTokens: ["token-1", "token-2"] });
+    // As long as nobody says that it is open, the worker keeps their leases itself.
     await until(() => stage.extended.filter((token) => token === "token-1").length >= 3, { what: "three extensions" });
+    second.start();
     expect(signal.aborted).toBe(false);
     finish("1");
     finish("2");
@@ -189,8 +190,10 @@ describe("Worker", () => {
       ["token-1", "completed"],
       ["token-2", "completed"],
     ]);
-    // The credit that came free makes a stream of its own.
-    expect((await stage.broker.stream(2)).request.maxOutstanding).toBe(2);
+    // Their credit is the new stream's.
+    second.jobs("3", "4", "5", "6");
+    await running("6");
+    expect(stage.broker.streams).toHaveLength(2);
     expect(stage.errors).toMatchObject([{ context: { during: "stream" }, error: { reason: "STORE_UNAVAILABLE" } }]);
   });
 
@@ -228,7 +231,7 @@ describe("Worker", () => {
     const signal = await running("1");
     first.send({ case: "draining", value: {} });
     const second = await stage.broker.stream(1);
-    expect(second.request.maxOutstanding).toBe(1);
+    expect(second.request).toMatchObject({ maxOutstanding: 2, resumeLeaseTokens: ["token-1"] });
     second.start().jobs("2");
     await running("2");
     first.end();
@@ -237,6 +240,62 @@ describe("Worker", () => {
     expect((await stage.released(2)).map(({ leaseToken }) => leaseToken).sort()).toEqual(["token-1", "token-2"]);
     expect(signal.aborted).toBe(false);
     expect(stage.errors).toEqual([]);
+  });
+
+  it("aborts a job that it took along, and whose lease turns out to be lost", async () => {
+    const { handler, finish, running } = gate();
+    const stage = await Stage.open(handler, { concurrency: 2 });
+    void stage.worker.start();
+    const first = (await stage.broker.stream(0)).start();
+    first.jobs("1", "2");
+    const signals = [await running("1"), await running("2")];
+    first.break(statusOf(UNAVAILABLE, "STORE_UNAVAILABLE"));
+    const second = (await stage.broker.stream(1)).start();
+    second.send({ case: "revoked", value: { leaseTokens: ["token-1"], reason: RevokedReason.EXPIRED } });
+    await until(() => signals[0]?.aborted, { what: "the job's signal to abort" });
+    expect(signals[0]?.reason).toMatchObject({ reason: "EXPIRED" });
+    expect(signals[1]?.aborted).toBe(false);
+    second.jobs("3");
+    finish("1");
+    finish("2");
+    await running("3");
+    expect((await stage.released(1)).map(({ leaseToken }) => leaseToken)).toEqual(["token-2"]);
+  });
+
+  it("keeps the leases itself again when a stream that was to take them along breaks before it is open", async () => {
+    const { handler, running } = gate();
+    const stage = await Stage.open(handler, { concurrency: 2 });
+    void stage.worker.start();
+    const first = (await stage.broker.stream(0)).start({ graceMs: 400 });
+    first.jobs("1");
+    const signal = await running("1");
+    first.send({ case: "draining", value: {} });
+    (await stage.broker.stream(1)).break(statusOf(UNAVAILABLE, "STORE_UNAVAILABLE"));
+    await until(() => stage.extended.includes("token-1"), { what: "an extension" });
+    expect((await stage.broker.stream(2)).request.resumeLeaseTokens).toEqual(["token-1"]);
+    expect(signal.aborted).toBe(false);
+  });
+
+  it("reads jobs that are pulled no faster than it runs them, and asks nobody to keep or take them back", async () => {
+    const { handler, begun, finish, running } = gate();
+    const stage = await Stage.open(handler, { concurrency: 2, silenceLimitMs: 150 });
+    void stage.worker.start();
+    const first = (await stage.broker.stream(0)).start();
+    for (let n = 0; n < 10; n++) first.pulled(`${n}-a`, `${n}-b`);
+    await running("0-b");
+    // The silence is the worker's own: it reads nothing, for longer than a stream may be silent.
+    await until(() => performance.now() - first.openedAt > 400, { what: "a while" });
+    expect(stage.errors).toEqual([]);
+    expect(begun).toEqual(["0-a", "0-b"]);
+    first.break(statusOf(UNAVAILABLE, "STORE_UNAVAILABLE"));
+    for (let n = 0; n < 10; n++) {
+      await running(`${n}-b`);
+      finish(`${n}-a`);
+      finish(`${n}-b`);
+    }
+    await stage.released(20);
+    for (const { request } of stage.broker.streams.slice(1)) expect(request.resumeLeaseTokens).toEqual([]);
+    expect(stage.extended).toEqual([]);
   });
 
   it("aborts a revoked job and drops what its handler makes of it", async () => {

@@ -28,6 +28,8 @@ describe.skipIf(!grpcurlPath)("grpcurl", () => {
   it("lists the services", async () => {
     expect((await grpcurl(address, "list")).trim().split("\n")).toEqual([
       "baton.v1.JobService",
+      "baton.v1.QueueService",
+      "baton.v1.ScheduleService",
       "grpc.health.v1.Health",
       "grpc.reflection.v1.ServerReflection",
       "grpc.reflection.v1alpha.ServerReflection",
@@ -35,14 +37,17 @@ describe.skipIf(!grpcurlPath)("grpcurl", () => {
   });
 
   it("lists the methods of a service", async () => {
-    const methods = ["Delete", "Extend", "Get", "Put", "PutMany", "Release", "ReleaseMany", "Reserve", "Subscribe"];
+    const methods = [
+      ...["Await", "Cancel", "Delete", "Extend", "Get", "List", "Put", "PutMany", "Release", "ReleaseMany", "Reserve"],
+      ...["Retry", "Subscribe", "Watch"],
+    ];
     const listed = (await grpcurl(address, "list", "baton.v1.JobService")).trim().split("\n").sort();
     expect(listed).toEqual(methods.map((method) => `baton.v1.JobService.${method}`));
   });
 
   it("describes a service, a method and a message, with their comments", async () => {
     const service = await grpcurl(address, "describe", "baton.v1.JobService");
-    expect(service).toContain("// Puts jobs and hands them to workers.");
+    expect(service).toContain("// Puts jobs, hands them to workers, and shows what becomes of them.");
     expect(service).toContain(
       "rpc Subscribe ( .baton.v1.SubscribeRequest ) returns ( stream .baton.v1.SubscribeResponse );",
     );

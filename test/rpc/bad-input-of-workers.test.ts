@@ -41,7 +41,7 @@ const BAD_DURATIONS: readonly (readonly [string, DurationInit])[] = [
 /** What Reserve and Subscribe have in common. */
 const BAD_CONSUMERS: readonly {
   readonly name: string;
-  readonly request: Pick<Request<"reserve">, "queues" | "policy" | "workerId" | "leaseDuration">;
+  readonly request: Pick<Request<"reserve">, "queues" | "policy" | "workerId" | "leaseDuration" | "mode">;
   readonly fields: readonly string[];
 }[] = [
   { name: "no queue at all", request: { queues: [] }, fields: ["queues"] },
@@ -63,6 +63,7 @@ const BAD_CONSUMERS: readonly {
   { name: "weight 1,001", request: { queues: [{ name: "kept", weight: 1_001 }] }, fields: ["queues[0].weight"] },
   { name: "policy 3", request: { queues: [{ name: "kept" }], policy: Number(3) }, fields: ["policy"] },
   { name: "policy −1", request: { queues: [{ name: "kept" }], policy: Number(-1) }, fields: ["policy"] },
+  { name: "mode 3", request: { queues: [{ name: "kept" }], mode: Number(3) }, fields: ["mode"] },
   {
     name: "a worker id of 256 bytes",
     request: { queues: [{ name: "kept" }], workerId: "ä".repeat(128) },
@@ -94,6 +95,12 @@ describe("Reserve", () => {
     { name: "a lease of 99 ms", request: { leaseDuration: ms(99) }, field: "lease_duration" },
     { name: "a wait of 10 min and 1 ms", request: { wait: ms(600_001) }, field: "wait" },
     ...BAD_DURATIONS.map(([name, wait]) => ({ name: `a wait ${name}`, request: { wait }, field: "wait" })),
+    {
+      name: "an available_by in 300 years",
+      request: { availableBy: { seconds: 11_000_000_000n } },
+      field: "available_by",
+    },
+    { name: "an available_by with nanos of −1", request: { availableBy: { nanos: -1 } }, field: "available_by" },
   ])("refuses $name, names the field and changes nothing", async ({ request, field }) => {
     const queues = [{ name: "kept" }];
     expectBadRequest(await changingNothing(() => fixture.client.bad("reserve", { queues, ...request })), field);
@@ -120,6 +127,23 @@ describe("Subscribe", () => {
     { name: "max_outstanding 10,001", request: { maxOutstanding: 10_001 }, field: "max_outstanding" },
     { name: "a lease of 999 ms", request: { leaseDuration: ms(999) }, field: "lease_duration" },
     { name: "a grace of 1 h and 1 ms", request: { disconnectGrace: ms(3_600_001) }, field: "disconnect_grace" },
+    { name: "a host with a NUL", request: { host: "a\0" }, field: "host" },
+    { name: "a language of 256 bytes", request: { language: "l".repeat(256) }, field: "language" },
+    {
+      name: "more tokens to resume than max_outstanding",
+      request: { maxOutstanding: 1, resumeLeaseTokens: ["baton/kept/1/a", "baton/kept/1/b"] },
+      field: "resume_lease_tokens",
+    },
+    {
+      name: "a token of another namespace to resume",
+      request: { maxOutstanding: 2, resumeLeaseTokens: ["baton/kept/1/a", "other/kept/1/a"] },
+      field: "resume_lease_tokens[1]",
+    },
+    {
+      name: "ten thousand tokens to resume that are none",
+      request: { maxOutstanding: 10_000, resumeLeaseTokens: Array.from({ length: 10_000 }, (_, i) => `${i}`) },
+      field: "resume_lease_tokens[0]",
+    },
     ...BAD_DURATIONS.map(([name, disconnectGrace]) => ({
       name: `a grace ${name}`,
       request: { disconnectGrace },
@@ -153,7 +177,6 @@ const BAD_TOKENS: readonly { readonly name: string; readonly token: () => string
   { name: "a token without a namespace", token: () => tokens.reserved.replace("baton/", "/") },
   { name: "a token of a malformed queue", token: () => tokens.reserved.replace("/kept/", "/{kept}/") },
   { name: "a token whose number is none", token: () => "baton/kept/-1/reserved" },
-  { name: "a token whose number is zero", token: () => "baton/kept/0/reserved" },
   { name: "a token whose number is too large", token: () => `baton/kept/${"z".repeat(11)}/reserved` },
   { name: "a token of a million characters", token: () => "x".repeat(1_000_000) },
 ];

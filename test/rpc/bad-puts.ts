@@ -106,7 +106,6 @@ export const BAD_PUTS: readonly BadPut[] = [
     { retry: { initialBackoff: hours(2), maxBackoff: hours(1) } },
     "retry.max_backoff",
   ),
-  bad("a max_backoff below the default of initial_backoff", { retry: { maxBackoff: ms(999) } }, "retry.max_backoff"),
   ...[0, 0.99, 100.01, -1, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY].map((multiplier) =>
     bad(`a multiplier of ${multiplier}`, { retry: { multiplier } }, "retry.multiplier"),
   ),

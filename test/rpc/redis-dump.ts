@@ -3,8 +3,14 @@ import type { Redis } from "ioredis";
 
 export type Dump = Readonly<Record<string, unknown>>;
 
-/** Which doorbells a broker waits for is no business of the data: these lists come and go with waiting workers. */
-const VOLATILE = /:broker:[0-9a-f]+:interrupt$/;
+/**
+ * Which doorbells a broker waits for, and which workers are there, is no business of the data: these keys come and go
+ * with the workers.
+ */
+const VOLATILE = /:broker:[0-9a-f]+:interrupt$|:workers:(names|seen|info)$/;
+
+/** What sweeps note from time to time in a queue's meta, for the rates and for the end of a day. */
+const SWEEPS_OWN = new Set(["samples", "stats_day"]);
 
 /** Every key with its type and content, as latin1, in which every byte has a character of its own. */
 export async function dumpRedis(redis: Redis): Promise<Dump> {
@@ -17,7 +23,7 @@ async function contentOf(redis: Redis, key: string): Promise<unknown> {
   const type = await redis.type(key);
   switch (type) {
     case "hash":
-      return { type, fields: pairs(await redis.hgetallBuffer(key)) };
+      return { type, fields: pairs(await redis.hgetallBuffer(key)).filter(([field = ""]) => !SWEEPS_OWN.has(field)) };
     case "zset":
       return { type, members: texts((await redis.callBuffer("ZRANGE", key, 0, -1, "WITHSCORES")) as Buffer[]) };
     case "set":

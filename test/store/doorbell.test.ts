@@ -73,6 +73,18 @@ describe("the doorbell", () => {
     expect(await redis.exists(wake("mail"))).toBe(0);
   });
 
+  it("goes on with its wait when a queue in it is ignored for a moment", async () => {
+    const doorbell = startDoorbell();
+    doorbell.listen("mail");
+    await waiting();
+    await redis.config("RESETSTAT");
+    doorbell.ignore("mail");
+    doorbell.listen("mail");
+    expect(await redis.info("commandstats")).not.toContain("cmdstat_lpush");
+    await redis.lpush(wake("mail"), "1");
+    await until(() => rung.length > 0, { what: "the ring" });
+  });
+
   it("hears a queue that it begins to listen to in the middle of a wait", async () => {
     const doorbell = startDoorbell();
     await waiting();

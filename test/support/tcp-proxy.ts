@@ -1,5 +1,5 @@
-/** A TCP proxy before a Redis, which can lose what passes through it without closing anything, and cut connections. */
-import { type AddressInfo, createConnection, createServer, type Socket } from "node:net";
+/** A TCP proxy, which can lose what passes through it without closing anything, and cut connections. */
+import { type AddressInfo, createConnection, createServer, type NetConnectOpts, type Socket } from "node:net";
 
 export type TcpProxy = {
   readonly port: number;
@@ -12,14 +12,16 @@ export type TcpProxy = {
 
 type Link = { readonly sockets: readonly Socket[]; losing: Set<"requests" | "replies"> };
 
-export async function startTcpProxy(socketPath: string): Promise<TcpProxy> {
+/** `target`: the path of a unix socket, or host:port. */
+export async function startTcpProxy(target: string): Promise<TcpProxy> {
+  const far = connectOptions(target);
   const links = new Set<Link>();
   const server = createServer((near) => {
-    const far = createConnection(socketPath);
-    const link: Link = { sockets: [near, far], losing: new Set() };
+    const there = createConnection(far);
+    const link: Link = { sockets: [near, there], losing: new Set() };
     links.add(link);
-    near.on("data", (bytes) => link.losing.has("requests") || far.write(bytes));
-    far.on("data", (bytes) => link.losing.has("replies") || near.write(bytes));
+    near.on("data", (bytes) => link.losing.has("requests") || there.write(bytes));
+    there.on("data", (bytes) => link.losing.has("replies") || near.write(bytes));
     for (const socket of link.sockets) {
       socket.on("error", () => {});
       socket.on("close", () => {
@@ -44,4 +46,9 @@ export async function startTcpProxy(socketPath: string): Promise<TcpProxy> {
       await closed;
     },
   };
+}
+
+function connectOptions(target: string): NetConnectOpts {
+  const [, host, port] = /^([^/]+):(\d+)$/.exec(target) ?? [];
+  return host === undefined ? { path: target } : { host, port: Number(port) };
 }

@@ -109,6 +109,9 @@ function fakeJobService(handlers: Partial<ServiceHandlers<typeof JobService>>): 
   const unused = async () => {
     throw new Error("this test has no such handler");
   };
+  const unusedStream = () => {
+    throw new Error("this test has no such handler");
+  };
   return service(JobService, {
     put: async (request: PutRequest) => create(PutResponseSchema, { jobId: request.id, created: true }),
     putMany: unused,
@@ -117,10 +120,13 @@ function fakeJobService(handlers: Partial<ServiceHandlers<typeof JobService>>): 
     releaseMany: unused,
     extend: unused,
     delete: unused,
+    cancel: unused,
     get: unused,
-    subscribe: () => {
-      throw new Error("this test has no such handler");
-    },
+    list: unused,
+    retry: unused,
+    await: unused,
+    watch: unusedStream,
+    subscribe: unusedStream,
     ...handlers,
   });
 }

@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Job, JobState, Payload, ReservedJob, RetryPolicy } from "./job_pb.js";
+import type { Concurrency, Job, JobState, Payload, ReservedJob, RetryPolicy, Unique } from "./job_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../google/rpc/status_pb.js";
 
@@ -78,7 +78,7 @@ export declare type PutRequest = Message<"baton.v1.PutRequest"> & {
 
   /**
    * How long a worker may hold this job without sign of life, where the worker does not say it itself.
-   * 100 ms to 7 days; not set: 30 s.
+   * 100 ms to 7 days; not set: the queue's, else 30 s (--default-lease-duration).
    *
    * @generated from field: google.protobuf.Duration lease_duration = 8;
    */
@@ -92,15 +92,16 @@ export declare type PutRequest = Message<"baton.v1.PutRequest"> & {
   runTimeout?: Duration | undefined;
 
   /**
-   * Not set: the defaults of RetryPolicy.
+   * Not set: the queue's, else the defaults of RetryPolicy.
    *
    * @generated from field: baton.v1.RetryPolicy retry = 10;
    */
   retry?: RetryPolicy | undefined;
 
   /**
-   * How long the job and its result are kept once COMPLETED. 0 to 365 days; not set: 5 min (--default-retention).
-   * Zero: not at all; then a repeated Release answers LEASE_LOST.
+   * How long the job and its result are kept once COMPLETED. 0 to 365 days; not set: the queue's, else 5 min
+   * (--default-retention).
+   * Zero: not at all; then a repeated Release answers LEASE_LOST, and only who awaits it already gets its result.
    *
    * @generated from field: google.protobuf.Duration retention = 11;
    */
@@ -115,7 +116,21 @@ export declare type PutRequest = Message<"baton.v1.PutRequest"> & {
   expiresIn?: Duration | undefined;
 
   /**
-   * What to do when the id is taken. Not set: REJECT.
+   * How many jobs of one kind may run at once. Not set: no limit.
+   *
+   * @generated from field: baton.v1.Concurrency concurrency = 13;
+   */
+  concurrency?: Concurrency | undefined;
+
+  /**
+   * Keeps out other jobs with the same key. Not set: none is kept out.
+   *
+   * @generated from field: baton.v1.Unique unique = 14;
+   */
+  unique?: Unique | undefined;
+
+  /**
+   * What to do when the id or the unique key is taken. Not set: REJECT.
    *
    * @generated from field: baton.v1.OnConflict on_conflict = 15;
    */
@@ -133,14 +148,14 @@ export declare const PutRequestSchema: GenMessage<PutRequest>;
  */
 export declare type PutResponse = Message<"baton.v1.PutResponse"> & {
   /**
-   * The job's id: the caller's, or the one that the broker made.
+   * The job's id: the caller's, or the one that the broker made; with created=false, that of the job that was there.
    *
    * @generated from field: string job_id = 1;
    */
   jobId: string;
 
   /**
-   * False when on_conflict KEEP found a job with this id.
+   * False when on_conflict KEEP found a job with this id, or with this unique key.
    *
    * @generated from field: bool created = 2;
    */
@@ -289,7 +304,7 @@ export declare type ReserveRequest = Message<"baton.v1.ReserveRequest"> & {
   wait?: Duration | undefined;
 
   /**
-   * How long the leases last. 100 ms to 7 days; not set: what the job says, else 30 s.
+   * How long the leases last. 100 ms to 7 days; not set: what the job says, else the queue, else 30 s.
    *
    * @generated from field: google.protobuf.Duration lease_duration = 5;
    */
@@ -302,6 +317,21 @@ export declare type ReserveRequest = Message<"baton.v1.ReserveRequest"> & {
    * @generated from field: string worker_id = 6;
    */
   workerId: string;
+
+  /**
+   * Also takes jobs that are due only later, up to and including this time, once there are no READY ones: those that
+   * are due first first. At most 100 years ahead; not set, or past: only what is due. `wait` waits for READY jobs only.
+   *
+   * @generated from field: google.protobuf.Timestamp available_by = 7;
+   */
+  availableBy?: Timestamp | undefined;
+
+  /**
+   * Not set: LEASE.
+   *
+   * @generated from field: baton.v1.DeliveryMode mode = 8;
+   */
+  mode: DeliveryMode;
 };
 
 /**
@@ -623,6 +653,63 @@ export declare type ExtendResult = Message<"baton.v1.ExtendResult"> & {
 export declare const ExtendResultSchema: GenMessage<ExtendResult>;
 
 /**
+ * @generated from message baton.v1.CancelRequest
+ */
+export declare type CancelRequest = Message<"baton.v1.CancelRequest"> & {
+  /**
+   * Required.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Required.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * Why, for people: the message of the job's error. At most 1 KiB. Empty: "cancelled".
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message baton.v1.CancelRequest.
+ * Use `create(CancelRequestSchema)` to create a new message.
+ */
+export declare const CancelRequestSchema: GenMessage<CancelRequest>;
+
+/**
+ * @generated from message baton.v1.CancelResponse
+ */
+export declare type CancelResponse = Message<"baton.v1.CancelResponse"> & {
+  /**
+   * False when the job had finished, or there was none.
+   *
+   * @generated from field: bool cancelled = 1;
+   */
+  cancelled: boolean;
+
+  /**
+   * The state it was in; UNSPECIFIED when there was none.
+   *
+   * @generated from field: baton.v1.JobState previous_state = 2;
+   */
+  previousState: JobState;
+};
+
+/**
+ * Describes the message baton.v1.CancelResponse.
+ * Use `create(CancelResponseSchema)` to create a new message.
+ */
+export declare const CancelResponseSchema: GenMessage<CancelResponse>;
+
+/**
  * @generated from message baton.v1.DeleteRequest
  */
 export declare type DeleteRequest = Message<"baton.v1.DeleteRequest"> & {
@@ -714,6 +801,431 @@ export declare type GetResponse = Message<"baton.v1.GetResponse"> & {
 export declare const GetResponseSchema: GenMessage<GetResponse>;
 
 /**
+ * @generated from message baton.v1.ListRequest
+ */
+export declare type ListRequest = Message<"baton.v1.ListRequest"> & {
+  /**
+   * Required.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Required.
+   *
+   * @generated from field: baton.v1.JobState state = 2;
+   */
+  state: JobState;
+
+  /**
+   * At most so many jobs; 1 to 1,000 (--max-batch), 0 means 100. A page may have fewer, so that it fits into 4 MiB.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * Empty: the first page. Else next_page_token of the page before, with the same queue and state.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message baton.v1.ListRequest.
+ * Use `create(ListRequestSchema)` to create a new message.
+ */
+export declare const ListRequestSchema: GenMessage<ListRequest>;
+
+/**
+ * @generated from message baton.v1.ListResponse
+ */
+export declare type ListResponse = Message<"baton.v1.ListResponse"> & {
+  /**
+   * @generated from field: repeated baton.v1.Job jobs = 1;
+   */
+  jobs: Job[];
+
+  /**
+   * Empty: this was the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message baton.v1.ListResponse.
+ * Use `create(ListResponseSchema)` to create a new message.
+ */
+export declare const ListResponseSchema: GenMessage<ListResponse>;
+
+/**
+ * @generated from message baton.v1.RetryRequest
+ */
+export declare type RetryRequest = Message<"baton.v1.RetryRequest"> & {
+  /**
+   * Required.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Which jobs: 1 to 1,000 (--max-batch). Must be empty with all_failed.
+   *
+   * @generated from field: repeated string ids = 2;
+   */
+  ids: string[];
+
+  /**
+   * All jobs that are FAILED when the call comes. Those that cannot be retried stay; the answer does not list them.
+   *
+   * @generated from field: bool all_failed = 3;
+   */
+  allFailed: boolean;
+};
+
+/**
+ * Describes the message baton.v1.RetryRequest.
+ * Use `create(RetryRequestSchema)` to create a new message.
+ */
+export declare const RetryRequestSchema: GenMessage<RetryRequest>;
+
+/**
+ * @generated from message baton.v1.RetryResponse
+ */
+export declare type RetryResponse = Message<"baton.v1.RetryResponse"> & {
+  /**
+   * How many jobs became READY.
+   *
+   * @generated from field: int32 retried = 1;
+   */
+  retried: number;
+
+  /**
+   * One for each id, in their order; none with all_failed.
+   *
+   * @generated from field: repeated baton.v1.RetryResult results = 2;
+   */
+  results: RetryResult[];
+};
+
+/**
+ * Describes the message baton.v1.RetryResponse.
+ * Use `create(RetryResponseSchema)` to create a new message.
+ */
+export declare const RetryResponseSchema: GenMessage<RetryResponse>;
+
+/**
+ * What became of one job of a Retry.
+ *
+ * @generated from message baton.v1.RetryResult
+ */
+export declare type RetryResult = Message<"baton.v1.RetryResult"> & {
+  /**
+   * @generated from oneof baton.v1.RetryResult.result
+   */
+  result: {
+    /**
+     * READY.
+     *
+     * @generated from field: baton.v1.JobState state = 1;
+     */
+    value: JobState;
+    case: "state";
+  } | {
+    /**
+     * @generated from field: google.rpc.Status error = 2;
+     */
+    value: Status;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message baton.v1.RetryResult.
+ * Use `create(RetryResultSchema)` to create a new message.
+ */
+export declare const RetryResultSchema: GenMessage<RetryResult>;
+
+/**
+ * @generated from message baton.v1.AwaitRequest
+ */
+export declare type AwaitRequest = Message<"baton.v1.AwaitRequest"> & {
+  /**
+   * Required.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Required.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * How long to wait. 0 to 1 h (--max-await); not set: 1 min. Zero: not at all. The call's deadline should be longer.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 3;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * Wait also for a job that is not there: one that is put only now, or that was pulled and whose outcome is still to
+   * come. So a caller can listen first and put then, which is what retention zero and mode SIMPLE need.
+   *
+   * @generated from field: bool expect = 4;
+   */
+  expect: boolean;
+};
+
+/**
+ * Describes the message baton.v1.AwaitRequest.
+ * Use `create(AwaitRequestSchema)` to create a new message.
+ */
+export declare const AwaitRequestSchema: GenMessage<AwaitRequest>;
+
+/**
+ * @generated from message baton.v1.AwaitResponse
+ */
+export declare type AwaitResponse = Message<"baton.v1.AwaitResponse"> & {
+  /**
+   * COMPLETED or FAILED. Of a job that is no longer stored (retention zero, or pulled) it has what its completion event
+   * said: no payload, headers or priority, and no result larger than 64 KiB.
+   *
+   * @generated from field: baton.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message baton.v1.AwaitResponse.
+ * Use `create(AwaitResponseSchema)` to create a new message.
+ */
+export declare const AwaitResponseSchema: GenMessage<AwaitResponse>;
+
+/**
+ * @generated from message baton.v1.WatchRequest
+ */
+export declare type WatchRequest = Message<"baton.v1.WatchRequest"> & {
+  /**
+   * 1 to 64 (--max-queues), each named once.
+   *
+   * @generated from field: repeated string queues = 1;
+   */
+  queues: string[];
+
+  /**
+   * Only the events of these jobs: at most 1,000 (--max-batch), and then exactly one queue. Empty: of all jobs.
+   *
+   * @generated from field: repeated string ids = 2;
+   */
+  ids: string[];
+
+  /**
+   * Where to go on: at most one cursor of each queue. A queue without one begins with what happens from now on.
+   *
+   * @generated from field: repeated string resume_after = 3;
+   */
+  resumeAfter: string[];
+};
+
+/**
+ * Describes the message baton.v1.WatchRequest.
+ * Use `create(WatchRequestSchema)` to create a new message.
+ */
+export declare const WatchRequestSchema: GenMessage<WatchRequest>;
+
+/**
+ * @generated from message baton.v1.WatchResponse
+ */
+export declare type WatchResponse = Message<"baton.v1.WatchResponse"> & {
+  /**
+   * @generated from oneof baton.v1.WatchResponse.event
+   */
+  event: {
+    /**
+     * @generated from field: baton.v1.WatchStarted started = 1;
+     */
+    value: WatchStarted;
+    case: "started";
+  } | {
+    /**
+     * @generated from field: baton.v1.JobEvents events = 2;
+     */
+    value: JobEvents;
+    case: "events";
+  } | {
+    /**
+     * @generated from field: baton.v1.HistoryGap gap = 3;
+     */
+    value: HistoryGap;
+    case: "gap";
+  } | {
+    /**
+     * @generated from field: baton.v1.Keepalive keepalive = 4;
+     */
+    value: Keepalive;
+    case: "keepalive";
+  } | {
+    /**
+     * @generated from field: baton.v1.Draining draining = 5;
+     */
+    value: Draining;
+    case: "draining";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message baton.v1.WatchResponse.
+ * Use `create(WatchResponseSchema)` to create a new message.
+ */
+export declare const WatchResponseSchema: GenMessage<WatchResponse>;
+
+/**
+ * The stream is open; every event after these cursors will be on it.
+ *
+ * @generated from message baton.v1.WatchStarted
+ */
+export declare type WatchStarted = Message<"baton.v1.WatchStarted"> & {
+  /**
+   * One for each queue, in their order.
+   *
+   * @generated from field: repeated string cursors = 1;
+   */
+  cursors: string[];
+};
+
+/**
+ * Describes the message baton.v1.WatchStarted.
+ * Use `create(WatchStartedSchema)` to create a new message.
+ */
+export declare const WatchStartedSchema: GenMessage<WatchStarted>;
+
+/**
+ * @generated from message baton.v1.JobEvents
+ */
+export declare type JobEvents = Message<"baton.v1.JobEvents"> & {
+  /**
+   * @generated from field: repeated baton.v1.JobEvent events = 1;
+   */
+  events: JobEvent[];
+};
+
+/**
+ * Describes the message baton.v1.JobEvents.
+ * Use `create(JobEventsSchema)` to create a new message.
+ */
+export declare const JobEventsSchema: GenMessage<JobEvents>;
+
+/**
+ * One thing that happened to a job: one transition of the diagram in job.proto.
+ *
+ * @generated from message baton.v1.JobEvent
+ */
+export declare type JobEvent = Message<"baton.v1.JobEvent"> & {
+  /**
+   * Opaque: for resume_after. Within a queue, later events have later cursors.
+   *
+   * @generated from field: string cursor = 1;
+   */
+  cursor: string;
+
+  /**
+   * @generated from field: string queue = 2;
+   */
+  queue: string;
+
+  /**
+   * @generated from field: string id = 3;
+   */
+  id: string;
+
+  /**
+   * The transition, as job.proto lists them: put, due, hold, free, reserve, pull, complete, fail, return, expire, lapse,
+   * cancel, retry, delete, trim. (extend changes nothing that is shown here.)
+   *
+   * @generated from field: string transition = 4;
+   */
+  transition: string;
+
+  /**
+   * What the job is now; UNSPECIFIED: gone.
+   *
+   * @generated from field: baton.v1.JobState state = 5;
+   */
+  state: JobState;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp occurred_at = 6;
+   */
+  occurredAt?: Timestamp | undefined;
+
+  /**
+   * How often the job has been handed to a worker.
+   *
+   * @generated from field: int32 attempt = 7;
+   */
+  attempt: number;
+
+  /**
+   * @generated from field: int32 failures = 8;
+   */
+  failures: number;
+
+  /**
+   * Who has it, or had it last. Empty: nobody so far.
+   *
+   * @generated from field: string worker_id = 9;
+   */
+  workerId: string;
+
+  /**
+   * SCHEDULED and RETRYING only: when it becomes READY.
+   *
+   * @generated from field: google.protobuf.Timestamp run_at = 10;
+   */
+  runAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message baton.v1.JobEvent.
+ * Use `create(JobEventSchema)` to create a new message.
+ */
+export declare const JobEventSchema: GenMessage<JobEvent>;
+
+/**
+ * Events are missing here: the history did not reach back to the cursor.
+ *
+ * @generated from message baton.v1.HistoryGap
+ */
+export declare type HistoryGap = Message<"baton.v1.HistoryGap"> & {
+  /**
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Every event after this cursor is on the stream again.
+   *
+   * @generated from field: string cursor = 2;
+   */
+  cursor: string;
+};
+
+/**
+ * Describes the message baton.v1.HistoryGap.
+ * Use `create(HistoryGapSchema)` to create a new message.
+ */
+export declare const HistoryGapSchema: GenMessage<HistoryGap>;
+
+/**
  * @generated from message baton.v1.SubscribeRequest
  */
 export declare type SubscribeRequest = Message<"baton.v1.SubscribeRequest"> & {
@@ -760,6 +1272,36 @@ export declare type SubscribeRequest = Message<"baton.v1.SubscribeRequest"> & {
    * @generated from field: google.protobuf.Duration disconnect_grace = 6;
    */
   disconnectGrace?: Duration | undefined;
+
+  /**
+   * Not set: LEASE. In mode PULL max_outstanding is how many jobs one message may carry.
+   *
+   * @generated from field: baton.v1.DeliveryMode mode = 7;
+   */
+  mode: DeliveryMode;
+
+  /**
+   * Where the worker runs, for ListWorkers. At most 255 bytes, no control characters. Empty: its network address.
+   *
+   * @generated from field: string host = 8;
+   */
+  host: string;
+
+  /**
+   * In which language it is written, for ListWorkers. At most 255 bytes, no control characters. Empty: what its gRPC
+   * library says of itself (user-agent).
+   *
+   * @generated from field: string language = 9;
+   */
+  language: string;
+
+  /**
+   * The jobs that the worker still has from a stream that broke: at most max_outstanding. The broker keeps their leases
+   * from now on; `revoked` names those that are lost already.
+   *
+   * @generated from field: repeated string resume_lease_tokens = 10;
+   */
+  resumeLeaseTokens: string[];
 };
 
 /**
@@ -926,6 +1468,7 @@ export declare const DrainingSchema: GenMessage<Draining>;
 /**
  * What happens when a put names an id that a job already has. A job that is COMPLETED or FAILED is no conflict for
  * REJECT and REPLACE: the new job takes its place.
+ * A unique key that another job keeps is a conflict for REJECT and REPLACE alike: nothing takes that job's place.
  *
  * @generated from enum baton.v1.OnConflict
  */
@@ -999,6 +1542,40 @@ export enum QueuePolicy {
 export declare const QueuePolicySchema: GenEnum<QueuePolicy>;
 
 /**
+ * What becomes of a job when it is handed out.
+ *
+ * @generated from enum baton.v1.DeliveryMode
+ */
+export enum DeliveryMode {
+  /**
+   * LEASE.
+   *
+   * @generated from enum value: DELIVERY_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It is leased to the worker, who releases it; if the worker dies, it returns.
+   *
+   * @generated from enum value: DELIVERY_MODE_LEASE = 1;
+   */
+  LEASE = 1,
+
+  /**
+   * It is gone: at most once, nothing is stored, nothing returns. Also what a queue of mode SIMPLE does. A pulled job has
+   * its concurrency key's slot only for the moment in which it is handed out.
+   *
+   * @generated from enum value: DELIVERY_MODE_PULL = 2;
+   */
+  PULL = 2,
+}
+
+/**
+ * Describes the enum baton.v1.DeliveryMode.
+ */
+export declare const DeliveryModeSchema: GenEnum<DeliveryMode>;
+
+/**
  * Why a lease ended without a Release.
  *
  * @generated from enum baton.v1.RevokedReason
@@ -1029,6 +1606,13 @@ export enum RevokedReason {
    * @generated from enum value: REVOKED_REASON_RUN_TIMEOUT = 3;
    */
   RUN_TIMEOUT = 3,
+
+  /**
+   * The job was cancelled.
+   *
+   * @generated from enum value: REVOKED_REASON_CANCELLED = 4;
+   */
+  CANCELLED = 4,
 }
 
 /**
@@ -1037,7 +1621,7 @@ export enum RevokedReason {
 export declare const RevokedReasonSchema: GenEnum<RevokedReason>;
 
 /**
- * Puts jobs and hands them to workers.
+ * Puts jobs, hands them to workers, and shows what becomes of them.
  *
  * Names, everywhere in this service:
  *   queue  1 to 128 characters of A-Z a-z 0-9 . _ : -
@@ -1066,8 +1650,9 @@ export declare const JobService: GenService<{
    * Once it has answered, the job is in Redis; README says what that survives, by Redis setting.
    * Idempotency: with an id of the caller's own and on_conflict KEEP, a Put can be repeated until it answers, and
    * there will be one job. Without an id, a repeated Put makes a second job.
-   * Errors: ALREADY_EXISTS/JOB_EXISTS: the id is taken by a job that is SCHEDULED, READY, RESERVED or RETRYING
-   * (metadata: state), and on_conflict is REJECT, or REPLACE and the job is RESERVED.
+   * Errors: ALREADY_EXISTS/JOB_EXISTS: the id is taken by a job that is SCHEDULED, READY, HELD, RESERVED or RETRYING
+   * (metadata: state), and on_conflict is REJECT, or REPLACE and the job is RESERVED. ALREADY_EXISTS/UNIQUE_KEY_TAKEN:
+   * another job keeps the unique key (metadata: id, state), and on_conflict is not KEEP.
    *
    * @generated from rpc baton.v1.JobService.Put
    */
@@ -1095,6 +1680,7 @@ export declare const JobService: GenService<{
    *
    * Answers as soon as there is at least one job; else waits up to `wait`, then answers with none. Callers that wait
    * are served in the order in which they came. A caller that goes away (deadline, cancellation) reserves nothing.
+   * In mode PULL the jobs are forgotten as they are handed out: at most once, and never requeued.
    * Idempotency: none; every call takes jobs of its own. Jobs of an answer that got lost return when their lease ends.
    *
    * @generated from rpc baton.v1.JobService.Reserve
@@ -1109,8 +1695,10 @@ export declare const JobService: GenService<{
    *
    * Idempotency: repeating a Release with the token that won answers OK with the same state, whatever the outcome in
    * the repetition, until the job is reserved again or removed (for COMPLETED: until its retention has ended).
+   * With the token of a pulled job nothing is stored: `completed` and `failed` publish their completion event for those
+   * who listen at that moment, once for each call.
    * Errors: FAILED_PRECONDITION/LEASE_LOST: the lease had ended, was taken over by a later reservation, or the job was
-   * deleted (metadata: queue, id); nothing was changed. The worker should drop what it did, or make it undone.
+   * deleted or cancelled (metadata: queue, id); nothing was changed. The worker should drop what it did, or make it undone.
    *
    * @generated from rpc baton.v1.JobService.Release
    */
@@ -1157,6 +1745,19 @@ export declare const JobService: GenService<{
     output: typeof DeleteResponseSchema;
   },
   /**
+   * Ends a job that has not finished, and keeps it: it becomes FAILED with the error type CANCELLED. If a worker is
+   * running it, the worker's token is void at once, and a worker on a stream is told at once.
+   *
+   * Idempotency: safe to repeat; a job that has finished, or is not there, answers cancelled=false, which is no error.
+   *
+   * @generated from rpc baton.v1.JobService.Cancel
+   */
+  cancel: {
+    methodKind: "unary";
+    input: typeof CancelRequestSchema;
+    output: typeof CancelResponseSchema;
+  },
+  /**
    * Shows a job, in any state, with its payload, and its result or last error.
    *
    * Idempotency: changes nothing. Errors: NOT_FOUND/JOB_NOT_FOUND.
@@ -1169,13 +1770,78 @@ export declare const JobService: GenService<{
     output: typeof GetResponseSchema;
   },
   /**
+   * Shows the jobs of a queue that are in one state, page by page: of READY the next ones first (so that the first page
+   * is what the next workers will get; nothing is touched), else those first whose time comes or came first.
+   *
+   * While jobs move between the pages, one that stays is neither left out nor shown twice. (RESERVED jobs stand by the
+   * end of their lease: one whose lease is extended in the meantime shows again.)
+   * Idempotency: changes nothing. Errors: INVALID_ARGUMENT for a page_token that is none, or is another query's.
+   *
+   * @generated from rpc baton.v1.JobService.List
+   */
+  list: {
+    methodKind: "unary";
+    input: typeof ListRequestSchema;
+    output: typeof ListResponseSchema;
+  },
+  /**
+   * Lets jobs run again that are FAILED or COMPLETED: they become READY at their old place, with no failures counted.
+   *
+   * Idempotency: safe to repeat; a job that is neither is left as it is, and its result says so.
+   * Errors of one job, in its result: NOT_FOUND/JOB_NOT_FOUND; FAILED_PRECONDITION/JOB_NOT_FINISHED (metadata: state);
+   * ALREADY_EXISTS/UNIQUE_KEY_TAKEN (metadata: id, state).
+   *
+   * @generated from rpc baton.v1.JobService.Retry
+   */
+  retry: {
+    methodKind: "unary";
+    input: typeof RetryRequestSchema;
+    output: typeof RetryResponseSchema;
+  },
+  /**
+   * Waits until a job is COMPLETED or FAILED, and shows it, with its result or error.
+   *
+   * It may be called before, while or after the job runs: as long as the job is retained, the answer comes at once, so a
+   * caller whose connection or broker went away calls again. Idempotency: changes nothing.
+   * Errors: NOT_FOUND/JOB_NOT_FOUND: the job never existed, or is no longer retained, or was deleted meanwhile.
+   * DEADLINE_EXCEEDED/AWAIT_TIMEOUT: it has not finished within `timeout` (metadata: state, which is GONE for a job that
+   * is not there, but was expected, or has been pulled meanwhile); it goes on.
+   *
+   * @generated from rpc baton.v1.JobService.Await
+   */
+  await: {
+    methodKind: "unary";
+    input: typeof AwaitRequestSchema;
+    output: typeof AwaitResponseSchema;
+  },
+  /**
+   * A stream of what happens to the jobs of some queues, or to some jobs.
+   *
+   * The answers: `started` at once, with a cursor for each queue; then `events` in the order in which they happened in
+   * their queue, and `keepalive` every 20 s. A caller whose stream broke calls again with the last cursor that it has
+   * seen of each queue, and misses nothing, as long as the queue's history reaches back so far: it holds the last
+   * QueueSettings.history_max_events events, and is written while somebody watches, and for 10 minutes after. Where it
+   * does not reach, `gap` says so, and the stream goes on with what there is.
+   * A reader that is so slow that the history overtakes it is told of a gap, too.
+   * Idempotency: changes nothing. Errors: INVALID_ARGUMENT for a cursor that is none, or of a queue not asked for;
+   * RESOURCE_EXHAUSTED/TOO_MANY_STREAMS (--max-streams).
+   *
+   * @generated from rpc baton.v1.JobService.Watch
+   */
+  watch: {
+    methodKind: "server_streaming";
+    input: typeof WatchRequestSchema;
+    output: typeof WatchResponseSchema;
+  },
+  /**
    * Holds a stream open and is handed jobs the moment they are ready, at most max_outstanding unreleased at once.
    *
    * The answers, in order: `started` at once; then `jobs`, `revoked` and `keepalive` (every 20 s) as they come;
    * `draining` when this broker shuts down: release what you hold, open a stream to another broker.
    * Release and Extend are calls of their own. While the stream lives, the broker extends the leases that it handed
    * out on it, up to each job's run_timeout; when the stream ends, cleanly or not, those that were not released end
-   * disconnect_grace later, and count as a failed attempt.
+   * disconnect_grace later, and count as a failed attempt. A worker that reconnects in time, to any broker, keeps the
+   * jobs that it is running by naming their tokens in resume_lease_tokens.
    * Idempotency: none. Errors: RESOURCE_EXHAUSTED/TOO_MANY_STREAMS (--max-streams).
    *
    * @generated from rpc baton.v1.JobService.Subscribe

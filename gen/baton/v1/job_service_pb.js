@@ -11,7 +11,7 @@ import { file_google_rpc_status } from "../../google/rpc/status_pb.js";
  * Describes the file baton/v1/job_service.proto.
  */
 export const file_baton_v1_job_service = /*@__PURE__*/
-  fileDesc("ChpiYXRvbi92MS9qb2Jfc2VydmljZS5wcm90bxIIYmF0b24udjEitQQKClB1dFJlcXVlc3QSDQoFcXVldWUYASABKAkSCgoCaWQYAiABKAkSIgoHcGF5bG9hZBgDIAEoCzIRLmJhdG9uLnYxLlBheWxvYWQSMgoHaGVhZGVycxgEIAMoCzIhLmJhdG9uLnYxLlB1dFJlcXVlc3QuSGVhZGVyc0VudHJ5EhAKCHByaW9yaXR5GAUgASgFEioKBWRlbGF5GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uSAASLAoGcnVuX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEjEKDmxlYXNlX2R1cmF0aW9uGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3J1bl90aW1lb3V0GAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiQKBXJldHJ5GAogASgLMhUuYmF0b24udjEuUmV0cnlQb2xpY3kSLAoJcmV0ZW50aW9uGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi0KCmV4cGlyZXNfaW4YDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKQoLb25fY29uZmxpY3QYDyABKA4yFC5iYXRvbi52MS5PbkNvbmZsaWN0Gi4KDEhlYWRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBXN0YXJ0IlEKC1B1dFJlc3BvbnNlEg4KBmpvYl9pZBgBIAEoCRIPCgdjcmVhdGVkGAIgASgIEiEKBXN0YXRlGAMgASgOMhIuYmF0b24udjEuSm9iU3RhdGUiNAoOUHV0TWFueVJlcXVlc3QSIgoEam9icxgBIAMoCzIULmJhdG9uLnYxLlB1dFJlcXVlc3QiNwoPUHV0TWFueVJlc3BvbnNlEiQKB3Jlc3VsdHMYASADKAsyEy5iYXRvbi52MS5QdXRSZXN1bHQiYAoJUHV0UmVzdWx0EiQKA2pvYhgBIAEoCzIVLmJhdG9uLnYxLlB1dFJlc3BvbnNlSAASIwoFZXJyb3IYAiABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQggKBnJlc3VsdCItCg1RdWV1ZVNlbGVjdG9yEgwKBG5hbWUYASABKAkSDgoGd2VpZ2h0GAIgASgFIuEBCg5SZXNlcnZlUmVxdWVzdBInCgZxdWV1ZXMYASADKAsyFy5iYXRvbi52MS5RdWV1ZVNlbGVjdG9yEiUKBnBvbGljeRgCIAEoDjIVLmJhdG9uLnYxLlF1ZXVlUG9saWN5EhAKCG1heF9qb2JzGAMgASgFEicKBHdhaXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMQoObGVhc2VfZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJd29ya2VyX2lkGAYgASgJIjYKD1Jlc2VydmVSZXNwb25zZRIjCgRqb2JzGAEgAygLMhUuYmF0b24udjEuUmVzZXJ2ZWRKb2IiLgoJQ29tcGxldGVkEiEKBnJlc3VsdBgBIAEoCzIRLmJhdG9uLnYxLlBheWxvYWQiagoGRmFpbGVkEg8KB21lc3NhZ2UYASABKAkSDAoEdHlwZRgCIAEoCRIRCglwZXJtYW5lbnQYAyABKAgSLgoLcmV0cnlfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iNAoIUmV0dXJuZWQSKAoFZGVsYXkYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ipgEKDlJlbGVhc2VSZXF1ZXN0EhMKC2xlYXNlX3Rva2VuGAEgASgJEigKCWNvbXBsZXRlZBgCIAEoCzITLmJhdG9uLnYxLkNvbXBsZXRlZEgAEiIKBmZhaWxlZBgDIAEoCzIQLmJhdG9uLnYxLkZhaWxlZEgAEiYKCHJldHVybmVkGAQgASgLMhIuYmF0b24udjEuUmV0dXJuZWRIAEIJCgdvdXRjb21lImAKD1JlbGVhc2VSZXNwb25zZRIhCgVzdGF0ZRgBIAEoDjISLmJhdG9uLnYxLkpvYlN0YXRlEioKBnJ1bl9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQAoSUmVsZWFzZU1hbnlSZXF1ZXN0EioKCHJlbGVhc2VzGAEgAygLMhguYmF0b24udjEuUmVsZWFzZVJlcXVlc3QiPwoTUmVsZWFzZU1hbnlSZXNwb25zZRIoCgdyZXN1bHRzGAEgAygLMhcuYmF0b24udjEuUmVsZWFzZVJlc3VsdCJtCg1SZWxlYXNlUmVzdWx0Ei0KCHJlbGVhc2VkGAEgASgLMhkuYmF0b24udjEuUmVsZWFzZVJlc3BvbnNlSAASIwoFZXJyb3IYAiABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQggKBnJlc3VsdCJYCg1FeHRlbmRSZXF1ZXN0EhQKDGxlYXNlX3Rva2VucxgBIAMoCRIxCg5sZWFzZV9kdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI5Cg5FeHRlbmRSZXNwb25zZRInCgdyZXN1bHRzGAEgAygLMhYuYmF0b24udjEuRXh0ZW5kUmVzdWx0InUKDEV4dGVuZFJlc3VsdBI2ChBsZWFzZV9leHBpcmVzX2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEiMKBWVycm9yGAIgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIICgZyZXN1bHQiKgoNRGVsZXRlUmVxdWVzdBINCgVxdWV1ZRgBIAEoCRIKCgJpZBgCIAEoCSJNCg5EZWxldGVSZXNwb25zZRIPCgdkZWxldGVkGAEgASgIEioKDnByZXZpb3VzX3N0YXRlGAIgASgOMhIuYmF0b24udjEuSm9iU3RhdGUiJwoKR2V0UmVxdWVzdBINCgVxdWV1ZRgBIAEoCRIKCgJpZBgCIAEoCSIpCgtHZXRSZXNwb25zZRIaCgNqb2IYASABKAsyDS5iYXRvbi52MS5Kb2Ii9gEKEFN1YnNjcmliZVJlcXVlc3QSJwoGcXVldWVzGAEgAygLMhcuYmF0b24udjEuUXVldWVTZWxlY3RvchIlCgZwb2xpY3kYAiABKA4yFS5iYXRvbi52MS5RdWV1ZVBvbGljeRIXCg9tYXhfb3V0c3RhbmRpbmcYAyABKAUSMQoObGVhc2VfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJd29ya2VyX2lkGAUgASgJEjMKEGRpc2Nvbm5lY3RfZ3JhY2UYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i8AEKEVN1YnNjcmliZVJlc3BvbnNlEjAKB3N0YXJ0ZWQYASABKAsyHS5iYXRvbi52MS5TdWJzY3JpcHRpb25TdGFydGVkSAASIgoEam9icxgCIAEoCzISLmJhdG9uLnYxLkpvYkJhdGNoSAASKgoHcmV2b2tlZBgDIAEoCzIXLmJhdG9uLnYxLkxlYXNlc1Jldm9rZWRIABIoCglrZWVwYWxpdmUYBCABKAsyEy5iYXRvbi52MS5LZWVwYWxpdmVIABImCghkcmFpbmluZxgFIAEoCzISLmJhdG9uLnYxLkRyYWluaW5nSABCBwoFZXZlbnQikAEKE1N1YnNjcmlwdGlvblN0YXJ0ZWQSEQoJd29ya2VyX2lkGAEgASgJEjEKDmxlYXNlX2R1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjMKEGRpc2Nvbm5lY3RfZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iLwoISm9iQmF0Y2gSIwoEam9icxgBIAMoCzIVLmJhdG9uLnYxLlJlc2VydmVkSm9iIk4KDUxlYXNlc1Jldm9rZWQSFAoMbGVhc2VfdG9rZW5zGAEgAygJEicKBnJlYXNvbhgCIAEoDjIXLmJhdG9uLnYxLlJldm9rZWRSZWFzb24iCwoJS2VlcGFsaXZlIjQKCERyYWluaW5nEigKBWdyYWNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uKnAKCk9uQ29uZmxpY3QSGwoXT05fQ09ORkxJQ1RfVU5TUEVDSUZJRUQQABIWChJPTl9DT05GTElDVF9SRUpFQ1QQARIUChBPTl9DT05GTElDVF9LRUVQEAISFwoTT05fQ09ORkxJQ1RfUkVQTEFDRRADKl8KC1F1ZXVlUG9saWN5EhwKGFFVRVVFX1BPTElDWV9VTlNQRUNJRklFRBAAEhcKE1FVRVVFX1BPTElDWV9TVFJJQ1QQARIZChVRVUVVRV9QT0xJQ1lfV0VJR0hURUQQAiqHAQoNUmV2b2tlZFJlYXNvbhIeChpSRVZPS0VEX1JFQVNPTl9VTlNQRUNJRklFRBAAEhoKFlJFVk9LRURfUkVBU09OX0RFTEVURUQQARIaChZSRVZPS0VEX1JFQVNPTl9FWFBJUkVEEAISHgoaUkVWT0tFRF9SRUFTT05fUlVOX1RJTUVPVVQQAzLCBAoKSm9iU2VydmljZRIyCgNQdXQSFC5iYXRvbi52MS5QdXRSZXF1ZXN0GhUuYmF0b24udjEuUHV0UmVzcG9uc2USPgoHUHV0TWFueRIYLmJhdG9uLnYxLlB1dE1hbnlSZXF1ZXN0GhkuYmF0b24udjEuUHV0TWFueVJlc3BvbnNlEj4KB1Jlc2VydmUSGC5iYXRvbi52MS5SZXNlcnZlUmVxdWVzdBoZLmJhdG9uLnYxLlJlc2VydmVSZXNwb25zZRI+CgdSZWxlYXNlEhguYmF0b24udjEuUmVsZWFzZVJlcXVlc3QaGS5iYXRvbi52MS5SZWxlYXNlUmVzcG9uc2USSgoLUmVsZWFzZU1hbnkSHC5iYXRvbi52MS5SZWxlYXNlTWFueVJlcXVlc3QaHS5iYXRvbi52MS5SZWxlYXNlTWFueVJlc3BvbnNlEjsKBkV4dGVuZBIXLmJhdG9uLnYxLkV4dGVuZFJlcXVlc3QaGC5iYXRvbi52MS5FeHRlbmRSZXNwb25zZRI7CgZEZWxldGUSFy5iYXRvbi52MS5EZWxldGVSZXF1ZXN0GhguYmF0b24udjEuRGVsZXRlUmVzcG9uc2USMgoDR2V0EhQuYmF0b24udjEuR2V0UmVxdWVzdBoVLmJhdG9uLnYxLkdldFJlc3BvbnNlEkYKCVN1YnNjcmliZRIaLmJhdG9uLnYxLlN1YnNjcmliZVJlcXVlc3QaGy5iYXRvbi52MS5TdWJzY3JpYmVSZXNwb25zZTABQlgKDGRldi5iYXRvbi52MUIPSm9iU2VydmljZVByb3RvUAFaNWdpdGh1Yi5jb20vYmF0b24tYnJva2VyL2JhdG9uL2dlbi9nby9iYXRvbi92MTtiYXRvbnYxYgZwcm90bzM", [file_baton_v1_job, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("ChpiYXRvbi92MS9qb2Jfc2VydmljZS5wcm90bxIIYmF0b24udjEigwUKClB1dFJlcXVlc3QSDQoFcXVldWUYASABKAkSCgoCaWQYAiABKAkSIgoHcGF5bG9hZBgDIAEoCzIRLmJhdG9uLnYxLlBheWxvYWQSMgoHaGVhZGVycxgEIAMoCzIhLmJhdG9uLnYxLlB1dFJlcXVlc3QuSGVhZGVyc0VudHJ5EhAKCHByaW9yaXR5GAUgASgFEioKBWRlbGF5GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uSAASLAoGcnVuX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEjEKDmxlYXNlX2R1cmF0aW9uGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3J1bl90aW1lb3V0GAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiQKBXJldHJ5GAogASgLMhUuYmF0b24udjEuUmV0cnlQb2xpY3kSLAoJcmV0ZW50aW9uGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi0KCmV4cGlyZXNfaW4YDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoLY29uY3VycmVuY3kYDSABKAsyFS5iYXRvbi52MS5Db25jdXJyZW5jeRIgCgZ1bmlxdWUYDiABKAsyEC5iYXRvbi52MS5VbmlxdWUSKQoLb25fY29uZmxpY3QYDyABKA4yFC5iYXRvbi52MS5PbkNvbmZsaWN0Gi4KDEhlYWRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBXN0YXJ0IlEKC1B1dFJlc3BvbnNlEg4KBmpvYl9pZBgBIAEoCRIPCgdjcmVhdGVkGAIgASgIEiEKBXN0YXRlGAMgASgOMhIuYmF0b24udjEuSm9iU3RhdGUiNAoOUHV0TWFueVJlcXVlc3QSIgoEam9icxgBIAMoCzIULmJhdG9uLnYxLlB1dFJlcXVlc3QiNwoPUHV0TWFueVJlc3BvbnNlEiQKB3Jlc3VsdHMYASADKAsyEy5iYXRvbi52MS5QdXRSZXN1bHQiYAoJUHV0UmVzdWx0EiQKA2pvYhgBIAEoCzIVLmJhdG9uLnYxLlB1dFJlc3BvbnNlSAASIwoFZXJyb3IYAiABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQggKBnJlc3VsdCItCg1RdWV1ZVNlbGVjdG9yEgwKBG5hbWUYASABKAkSDgoGd2VpZ2h0GAIgASgFIrkCCg5SZXNlcnZlUmVxdWVzdBInCgZxdWV1ZXMYASADKAsyFy5iYXRvbi52MS5RdWV1ZVNlbGVjdG9yEiUKBnBvbGljeRgCIAEoDjIVLmJhdG9uLnYxLlF1ZXVlUG9saWN5EhAKCG1heF9qb2JzGAMgASgFEicKBHdhaXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMQoObGVhc2VfZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJd29ya2VyX2lkGAYgASgJEjAKDGF2YWlsYWJsZV9ieRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJAoEbW9kZRgIIAEoDjIWLmJhdG9uLnYxLkRlbGl2ZXJ5TW9kZSI2Cg9SZXNlcnZlUmVzcG9uc2USIwoEam9icxgBIAMoCzIVLmJhdG9uLnYxLlJlc2VydmVkSm9iIi4KCUNvbXBsZXRlZBIhCgZyZXN1bHQYASABKAsyES5iYXRvbi52MS5QYXlsb2FkImoKBkZhaWxlZBIPCgdtZXNzYWdlGAEgASgJEgwKBHR5cGUYAiABKAkSEQoJcGVybWFuZW50GAMgASgIEi4KC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjQKCFJldHVybmVkEigKBWRlbGF5GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIqYBCg5SZWxlYXNlUmVxdWVzdBITCgtsZWFzZV90b2tlbhgBIAEoCRIoCgljb21wbGV0ZWQYAiABKAsyEy5iYXRvbi52MS5Db21wbGV0ZWRIABIiCgZmYWlsZWQYAyABKAsyEC5iYXRvbi52MS5GYWlsZWRIABImCghyZXR1cm5lZBgEIAEoCzISLmJhdG9uLnYxLlJldHVybmVkSABCCQoHb3V0Y29tZSJgCg9SZWxlYXNlUmVzcG9uc2USIQoFc3RhdGUYASABKA4yEi5iYXRvbi52MS5Kb2JTdGF0ZRIqCgZydW5fYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkAKElJlbGVhc2VNYW55UmVxdWVzdBIqCghyZWxlYXNlcxgBIAMoCzIYLmJhdG9uLnYxLlJlbGVhc2VSZXF1ZXN0Ij8KE1JlbGVhc2VNYW55UmVzcG9uc2USKAoHcmVzdWx0cxgBIAMoCzIXLmJhdG9uLnYxLlJlbGVhc2VSZXN1bHQibQoNUmVsZWFzZVJlc3VsdBItCghyZWxlYXNlZBgBIAEoCzIZLmJhdG9uLnYxLlJlbGVhc2VSZXNwb25zZUgAEiMKBWVycm9yGAIgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIICgZyZXN1bHQiWAoNRXh0ZW5kUmVxdWVzdBIUCgxsZWFzZV90b2tlbnMYASADKAkSMQoObGVhc2VfZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iOQoORXh0ZW5kUmVzcG9uc2USJwoHcmVzdWx0cxgBIAMoCzIWLmJhdG9uLnYxLkV4dGVuZFJlc3VsdCJ1CgxFeHRlbmRSZXN1bHQSNgoQbGVhc2VfZXhwaXJlc19hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIjCgVlcnJvchgCIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCCAoGcmVzdWx0IjsKDUNhbmNlbFJlcXVlc3QSDQoFcXVldWUYASABKAkSCgoCaWQYAiABKAkSDwoHbWVzc2FnZRgDIAEoCSJPCg5DYW5jZWxSZXNwb25zZRIRCgljYW5jZWxsZWQYASABKAgSKgoOcHJldmlvdXNfc3RhdGUYAiABKA4yEi5iYXRvbi52MS5Kb2JTdGF0ZSIqCg1EZWxldGVSZXF1ZXN0Eg0KBXF1ZXVlGAEgASgJEgoKAmlkGAIgASgJIk0KDkRlbGV0ZVJlc3BvbnNlEg8KB2RlbGV0ZWQYASABKAgSKgoOcHJldmlvdXNfc3RhdGUYAiABKA4yEi5iYXRvbi52MS5Kb2JTdGF0ZSInCgpHZXRSZXF1ZXN0Eg0KBXF1ZXVlGAEgASgJEgoKAmlkGAIgASgJIikKC0dldFJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmJhdG9uLnYxLkpvYiJmCgtMaXN0UmVxdWVzdBINCgVxdWV1ZRgBIAEoCRIhCgVzdGF0ZRgCIAEoDjISLmJhdG9uLnYxLkpvYlN0YXRlEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJIkQKDExpc3RSZXNwb25zZRIbCgRqb2JzGAEgAygLMg0uYmF0b24udjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI+CgxSZXRyeVJlcXVlc3QSDQoFcXVldWUYASABKAkSCwoDaWRzGAIgAygJEhIKCmFsbF9mYWlsZWQYAyABKAgiSAoNUmV0cnlSZXNwb25zZRIPCgdyZXRyaWVkGAEgASgFEiYKB3Jlc3VsdHMYAiADKAsyFS5iYXRvbi52MS5SZXRyeVJlc3VsdCJhCgtSZXRyeVJlc3VsdBIjCgVzdGF0ZRgBIAEoDjISLmJhdG9uLnYxLkpvYlN0YXRlSAASIwoFZXJyb3IYAiABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQggKBnJlc3VsdCJlCgxBd2FpdFJlcXVlc3QSDQoFcXVldWUYASABKAkSCgoCaWQYAiABKAkSKgoHdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZleHBlY3QYBCABKAgiKwoNQXdhaXRSZXNwb25zZRIaCgNqb2IYASABKAsyDS5iYXRvbi52MS5Kb2IiQQoMV2F0Y2hSZXF1ZXN0Eg4KBnF1ZXVlcxgBIAMoCRILCgNpZHMYAiADKAkSFAoMcmVzdW1lX2FmdGVyGAMgAygJIuEBCg1XYXRjaFJlc3BvbnNlEikKB3N0YXJ0ZWQYASABKAsyFi5iYXRvbi52MS5XYXRjaFN0YXJ0ZWRIABIlCgZldmVudHMYAiABKAsyEy5iYXRvbi52MS5Kb2JFdmVudHNIABIjCgNnYXAYAyABKAsyFC5iYXRvbi52MS5IaXN0b3J5R2FwSAASKAoJa2VlcGFsaXZlGAQgASgLMhMuYmF0b24udjEuS2VlcGFsaXZlSAASJgoIZHJhaW5pbmcYBSABKAsyEi5iYXRvbi52MS5EcmFpbmluZ0gAQgcKBWV2ZW50Ih8KDFdhdGNoU3RhcnRlZBIPCgdjdXJzb3JzGAEgAygJIi8KCUpvYkV2ZW50cxIiCgZldmVudHMYASADKAsyEi5iYXRvbi52MS5Kb2JFdmVudCL/AQoISm9iRXZlbnQSDgoGY3Vyc29yGAEgASgJEg0KBXF1ZXVlGAIgASgJEgoKAmlkGAMgASgJEhIKCnRyYW5zaXRpb24YBCABKAkSIQoFc3RhdGUYBSABKA4yEi5iYXRvbi52MS5Kb2JTdGF0ZRIvCgtvY2N1cnJlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYXR0ZW1wdBgHIAEoBRIQCghmYWlsdXJlcxgIIAEoBRIRCgl3b3JrZXJfaWQYCSABKAkSKgoGcnVuX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIrCgpIaXN0b3J5R2FwEg0KBXF1ZXVlGAEgASgJEg4KBmN1cnNvchgCIAEoCSLZAgoQU3Vic2NyaWJlUmVxdWVzdBInCgZxdWV1ZXMYASADKAsyFy5iYXRvbi52MS5RdWV1ZVNlbGVjdG9yEiUKBnBvbGljeRgCIAEoDjIVLmJhdG9uLnYxLlF1ZXVlUG9saWN5EhcKD21heF9vdXRzdGFuZGluZxgDIAEoBRIxCg5sZWFzZV9kdXJhdGlvbhgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgl3b3JrZXJfaWQYBSABKAkSMwoQZGlzY29ubmVjdF9ncmFjZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIkCgRtb2RlGAcgASgOMhYuYmF0b24udjEuRGVsaXZlcnlNb2RlEgwKBGhvc3QYCCABKAkSEAoIbGFuZ3VhZ2UYCSABKAkSGwoTcmVzdW1lX2xlYXNlX3Rva2VucxgKIAMoCSLwAQoRU3Vic2NyaWJlUmVzcG9uc2USMAoHc3RhcnRlZBgBIAEoCzIdLmJhdG9uLnYxLlN1YnNjcmlwdGlvblN0YXJ0ZWRIABIiCgRqb2JzGAIgASgLMhIuYmF0b24udjEuSm9iQmF0Y2hIABIqCgdyZXZva2VkGAMgASgLMhcuYmF0b24udjEuTGVhc2VzUmV2b2tlZEgAEigKCWtlZXBhbGl2ZRgEIAEoCzITLmJhdG9uLnYxLktlZXBhbGl2ZUgAEiYKCGRyYWluaW5nGAUgASgLMhIuYmF0b24udjEuRHJhaW5pbmdIAEIHCgVldmVudCKQAQoTU3Vic2NyaXB0aW9uU3RhcnRlZBIRCgl3b3JrZXJfaWQYASABKAkSMQoObGVhc2VfZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMwoQZGlzY29ubmVjdF9ncmFjZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIvCghKb2JCYXRjaBIjCgRqb2JzGAEgAygLMhUuYmF0b24udjEuUmVzZXJ2ZWRKb2IiTgoNTGVhc2VzUmV2b2tlZBIUCgxsZWFzZV90b2tlbnMYASADKAkSJwoGcmVhc29uGAIgASgOMhcuYmF0b24udjEuUmV2b2tlZFJlYXNvbiILCglLZWVwYWxpdmUiNAoIRHJhaW5pbmcSKAoFZ3JhY2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24qcAoKT25Db25mbGljdBIbChdPTl9DT05GTElDVF9VTlNQRUNJRklFRBAAEhYKEk9OX0NPTkZMSUNUX1JFSkVDVBABEhQKEE9OX0NPTkZMSUNUX0tFRVAQAhIXChNPTl9DT05GTElDVF9SRVBMQUNFEAMqXwoLUXVldWVQb2xpY3kSHAoYUVVFVUVfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFwoTUVVFVUVfUE9MSUNZX1NUUklDVBABEhkKFVFVRVVFX1BPTElDWV9XRUlHSFRFRBACKl4KDERlbGl2ZXJ5TW9kZRIdChlERUxJVkVSWV9NT0RFX1VOU1BFQ0lGSUVEEAASFwoTREVMSVZFUllfTU9ERV9MRUFTRRABEhYKEkRFTElWRVJZX01PREVfUFVMTBACKqUBCg1SZXZva2VkUmVhc29uEh4KGlJFVk9LRURfUkVBU09OX1VOU1BFQ0lGSUVEEAASGgoWUkVWT0tFRF9SRUFTT05fREVMRVRFRBABEhoKFlJFVk9LRURfUkVBU09OX0VYUElSRUQQAhIeChpSRVZPS0VEX1JFQVNPTl9SVU5fVElNRU9VVBADEhwKGFJFVk9LRURfUkVBU09OX0NBTkNFTExFRBAEMuYGCgpKb2JTZXJ2aWNlEjIKA1B1dBIULmJhdG9uLnYxLlB1dFJlcXVlc3QaFS5iYXRvbi52MS5QdXRSZXNwb25zZRI+CgdQdXRNYW55EhguYmF0b24udjEuUHV0TWFueVJlcXVlc3QaGS5iYXRvbi52MS5QdXRNYW55UmVzcG9uc2USPgoHUmVzZXJ2ZRIYLmJhdG9uLnYxLlJlc2VydmVSZXF1ZXN0GhkuYmF0b24udjEuUmVzZXJ2ZVJlc3BvbnNlEj4KB1JlbGVhc2USGC5iYXRvbi52MS5SZWxlYXNlUmVxdWVzdBoZLmJhdG9uLnYxLlJlbGVhc2VSZXNwb25zZRJKCgtSZWxlYXNlTWFueRIcLmJhdG9uLnYxLlJlbGVhc2VNYW55UmVxdWVzdBodLmJhdG9uLnYxLlJlbGVhc2VNYW55UmVzcG9uc2USOwoGRXh0ZW5kEhcuYmF0b24udjEuRXh0ZW5kUmVxdWVzdBoYLmJhdG9uLnYxLkV4dGVuZFJlc3BvbnNlEjsKBkRlbGV0ZRIXLmJhdG9uLnYxLkRlbGV0ZVJlcXVlc3QaGC5iYXRvbi52MS5EZWxldGVSZXNwb25zZRI7CgZDYW5jZWwSFy5iYXRvbi52MS5DYW5jZWxSZXF1ZXN0GhguYmF0b24udjEuQ2FuY2VsUmVzcG9uc2USMgoDR2V0EhQuYmF0b24udjEuR2V0UmVxdWVzdBoVLmJhdG9uLnYxLkdldFJlc3BvbnNlEjUKBExpc3QSFS5iYXRvbi52MS5MaXN0UmVxdWVzdBoWLmJhdG9uLnYxLkxpc3RSZXNwb25zZRI4CgVSZXRyeRIWLmJhdG9uLnYxLlJldHJ5UmVxdWVzdBoXLmJhdG9uLnYxLlJldHJ5UmVzcG9uc2USOAoFQXdhaXQSFi5iYXRvbi52MS5Bd2FpdFJlcXVlc3QaFy5iYXRvbi52MS5Bd2FpdFJlc3BvbnNlEjoKBVdhdGNoEhYuYmF0b24udjEuV2F0Y2hSZXF1ZXN0GhcuYmF0b24udjEuV2F0Y2hSZXNwb25zZTABEkYKCVN1YnNjcmliZRIaLmJhdG9uLnYxLlN1YnNjcmliZVJlcXVlc3QaGy5iYXRvbi52MS5TdWJzY3JpYmVSZXNwb25zZTABQlgKDGRldi5iYXRvbi52MUIPSm9iU2VydmljZVByb3RvUAFaNWdpdGh1Yi5jb20vYmF0b24tYnJva2VyL2JhdG9uL2dlbi9nby9iYXRvbi92MTtiYXRvbnYxYgZwcm90bzM", [file_baton_v1_job, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status]);
 
 /**
  * Describes the message baton.v1.PutRequest.
@@ -147,81 +147,186 @@ export const ExtendResultSchema = /*@__PURE__*/
   messageDesc(file_baton_v1_job_service, 18);
 
 /**
+ * Describes the message baton.v1.CancelRequest.
+ * Use `create(CancelRequestSchema)` to create a new message.
+ */
+export const CancelRequestSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 19);
+
+/**
+ * Describes the message baton.v1.CancelResponse.
+ * Use `create(CancelResponseSchema)` to create a new message.
+ */
+export const CancelResponseSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 20);
+
+/**
  * Describes the message baton.v1.DeleteRequest.
  * Use `create(DeleteRequestSchema)` to create a new message.
  */
 export const DeleteRequestSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 19);
+  messageDesc(file_baton_v1_job_service, 21);
 
 /**
  * Describes the message baton.v1.DeleteResponse.
  * Use `create(DeleteResponseSchema)` to create a new message.
  */
 export const DeleteResponseSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 20);
+  messageDesc(file_baton_v1_job_service, 22);
 
 /**
  * Describes the message baton.v1.GetRequest.
  * Use `create(GetRequestSchema)` to create a new message.
  */
 export const GetRequestSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 21);
+  messageDesc(file_baton_v1_job_service, 23);
 
 /**
  * Describes the message baton.v1.GetResponse.
  * Use `create(GetResponseSchema)` to create a new message.
  */
 export const GetResponseSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 22);
+  messageDesc(file_baton_v1_job_service, 24);
+
+/**
+ * Describes the message baton.v1.ListRequest.
+ * Use `create(ListRequestSchema)` to create a new message.
+ */
+export const ListRequestSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 25);
+
+/**
+ * Describes the message baton.v1.ListResponse.
+ * Use `create(ListResponseSchema)` to create a new message.
+ */
+export const ListResponseSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 26);
+
+/**
+ * Describes the message baton.v1.RetryRequest.
+ * Use `create(RetryRequestSchema)` to create a new message.
+ */
+export const RetryRequestSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 27);
+
+/**
+ * Describes the message baton.v1.RetryResponse.
+ * Use `create(RetryResponseSchema)` to create a new message.
+ */
+export const RetryResponseSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 28);
+
+/**
+ * Describes the message baton.v1.RetryResult.
+ * Use `create(RetryResultSchema)` to create a new message.
+ */
+export const RetryResultSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 29);
+
+/**
+ * Describes the message baton.v1.AwaitRequest.
+ * Use `create(AwaitRequestSchema)` to create a new message.
+ */
+export const AwaitRequestSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 30);
+
+/**
+ * Describes the message baton.v1.AwaitResponse.
+ * Use `create(AwaitResponseSchema)` to create a new message.
+ */
+export const AwaitResponseSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 31);
+
+/**
+ * Describes the message baton.v1.WatchRequest.
+ * Use `create(WatchRequestSchema)` to create a new message.
+ */
+export const WatchRequestSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 32);
+
+/**
+ * Describes the message baton.v1.WatchResponse.
+ * Use `create(WatchResponseSchema)` to create a new message.
+ */
+export const WatchResponseSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 33);
+
+/**
+ * Describes the message baton.v1.WatchStarted.
+ * Use `create(WatchStartedSchema)` to create a new message.
+ */
+export const WatchStartedSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 34);
+
+/**
+ * Describes the message baton.v1.JobEvents.
+ * Use `create(JobEventsSchema)` to create a new message.
+ */
+export const JobEventsSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 35);
+
+/**
+ * Describes the message baton.v1.JobEvent.
+ * Use `create(JobEventSchema)` to create a new message.
+ */
+export const JobEventSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 36);
+
+/**
+ * Describes the message baton.v1.HistoryGap.
+ * Use `create(HistoryGapSchema)` to create a new message.
+ */
+export const HistoryGapSchema = /*@__PURE__*/
+  messageDesc(file_baton_v1_job_service, 37);
 
 /**
  * Describes the message baton.v1.SubscribeRequest.
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 23);
+  messageDesc(file_baton_v1_job_service, 38);
 
 /**
  * Describes the message baton.v1.SubscribeResponse.
  * Use `create(SubscribeResponseSchema)` to create a new message.
  */
 export const SubscribeResponseSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 24);
+  messageDesc(file_baton_v1_job_service, 39);
 
 /**
  * Describes the message baton.v1.SubscriptionStarted.
  * Use `create(SubscriptionStartedSchema)` to create a new message.
  */
 export const SubscriptionStartedSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 25);
+  messageDesc(file_baton_v1_job_service, 40);
 
 /**
  * Describes the message baton.v1.JobBatch.
  * Use `create(JobBatchSchema)` to create a new message.
  */
 export const JobBatchSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 26);
+  messageDesc(file_baton_v1_job_service, 41);
 
 /**
  * Describes the message baton.v1.LeasesRevoked.
  * Use `create(LeasesRevokedSchema)` to create a new message.
  */
 export const LeasesRevokedSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 27);
+  messageDesc(file_baton_v1_job_service, 42);
 
 /**
  * Describes the message baton.v1.Keepalive.
  * Use `create(KeepaliveSchema)` to create a new message.
  */
 export const KeepaliveSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 28);
+  messageDesc(file_baton_v1_job_service, 43);
 
 /**
  * Describes the message baton.v1.Draining.
  * Use `create(DrainingSchema)` to create a new message.
  */
 export const DrainingSchema = /*@__PURE__*/
-  messageDesc(file_baton_v1_job_service, 29);
+  messageDesc(file_baton_v1_job_service, 44);
 
 /**
  * Describes the enum baton.v1.OnConflict.
@@ -232,6 +337,7 @@ export const OnConflictSchema = /*@__PURE__*/
 /**
  * What happens when a put names an id that a job already has. A job that is COMPLETED or FAILED is no conflict for
  * REJECT and REPLACE: the new job takes its place.
+ * A unique key that another job keeps is a conflict for REJECT and REPLACE alike: nothing takes that job's place.
  *
  * @generated from enum baton.v1.OnConflict
  */
@@ -253,10 +359,24 @@ export const QueuePolicy = /*@__PURE__*/
   tsEnum(QueuePolicySchema);
 
 /**
+ * Describes the enum baton.v1.DeliveryMode.
+ */
+export const DeliveryModeSchema = /*@__PURE__*/
+  enumDesc(file_baton_v1_job_service, 2);
+
+/**
+ * What becomes of a job when it is handed out.
+ *
+ * @generated from enum baton.v1.DeliveryMode
+ */
+export const DeliveryMode = /*@__PURE__*/
+  tsEnum(DeliveryModeSchema);
+
+/**
  * Describes the enum baton.v1.RevokedReason.
  */
 export const RevokedReasonSchema = /*@__PURE__*/
-  enumDesc(file_baton_v1_job_service, 2);
+  enumDesc(file_baton_v1_job_service, 3);
 
 /**
  * Why a lease ended without a Release.
@@ -267,7 +387,7 @@ export const RevokedReason = /*@__PURE__*/
   tsEnum(RevokedReasonSchema);
 
 /**
- * Puts jobs and hands them to workers.
+ * Puts jobs, hands them to workers, and shows what becomes of them.
  *
  * Names, everywhere in this service:
  *   queue  1 to 128 characters of A-Z a-z 0-9 . _ : -

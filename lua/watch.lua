@@ -1,0 +1,47 @@
+#!lua flags=allow-oom
+-- @include history
+-- Reads what happened after an event, and sees to it that what happens is written from now on. Allowed when memory is
+-- full: the history is bounded.
+--
+-- KEYS     all parts of the queue
+-- ARGV     5 number of the event after which to read ('': from now on), 6 at most so many, 7 for how long to write (ms)
+-- Returns  1 the number of the last event, 2 the number after which nothing is missing in what follows, then for each event
+--          its number and its JSON
+-- Publishes  nothing
+-- Twice    yes
+local after, most, write_for = ARGV[FIRST], tonumber(ARGV[FIRST + 1]), tonumber(ARGV[FIRST + 2])
+local last = tonumber(call('HGET', META, 'events') or 0)
+if not is_watched then
+  -- What happened until now was not written: a number is left out.
+  last = call('HINCRBY', META, 'events', 1)
+end
+if tonumber(meta[META_WATCHED] or 0) < NOW + write_for * 0.9 then
+  call('HSET', META, 'watched_until', string.format('%d', NOW + write_for))
+end
+if after == '' then
+  return { last, last }
+end
+local from = tonumber(after)
+local entries = call('XRANGE', HISTORY, string.format('(%d-0', from), '+', 'COUNT', most)
+local answer = { last, from }
+local expected = from + 1
+for _, entry in ipairs(entries) do
+  local number = tonumber(string.match(entry[1], '^%d+'))
+  if number ~= expected then
+    if #answer > 2 then
+      -- The hole is the next call's.
+      return answer
+    end
+    answer[2] = number - 1
+  end
+  append(answer, number)
+  append(answer, entry[2][2])
+  expected = number + 1
+end
+if #entries == 0 and last > from then
+  answer[2] = last
+elseif #entries == 0 and last < from then
+  -- A number that never was: from another life of this queue.
+  answer[2] = last
+end
+return answer

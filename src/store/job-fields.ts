@@ -1,0 +1,94 @@
+/** A job's fields as the scripts take and give them: lua/lib/record.lua and lua/lib/view.lua. */
+import type { JobView, NewJob, OwnRetryPolicy, Unique, UniqueUntil } from "../model/job.ts";
+import { type JobState, stateOf } from "../model/states.ts";
+
+/** lua/lib/view.lua's view_of. */
+export type JobReply = [
+  spec: Buffer,
+  outcome: Buffer | null,
+  state: number,
+  attempt: number,
+  failures: number,
+  atMs: number,
+  putAtMs: number,
+  worker: Buffer,
+  reservedAtMs: number,
+  finishedAtMs: number,
+  reason: number,
+  concurrencyKey: Buffer,
+  concurrencyLimit: number,
+  uniqueKey: Buffer,
+  uniqueUntil: number,
+  uniqueExpiresInMs: number,
+];
+
+const CURVES = { exponential: 1, exq: 2 } as const;
+const UNTIL = { start: 1, success: 2, expiry: 3 } as const satisfies Record<UniqueUntil, number>;
+const UNTIL_BY_NUMBER = new Map(Object.entries(UNTIL).map(([name, number]) => [number as number, name as UniqueUntil]));
+
+/** The same bytes, not a copy. */
+export function bufferOf({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
+}
+
+export function knownState(number: number | undefined): JobState {
+  const state = stateOf(number ?? 0);
+  if (!state) throw new Error(`a script answered with state ${number}`);
+  return state;
+}
+
+/** The order of lua/lib/record.lua's R_…; false: not set. */
+export function retryFields(retry: OwnRetryPolicy): readonly (number | false)[] {
+  const { maxAttempts, initialBackoffMs, maxBackoffMs, multiplier, jitter, curve } = retry;
+  const fields = [maxAttempts, initialBackoffMs, maxBackoffMs, multiplier, jitter, curve && CURVES[curve]];
+  return fields.map((field) => field ?? false);
+}
+
+/** What a put says of a job beside its id and spec: '' for a plain one, which so costs no JSON. */
+export function jobOptions(job: NewJob): string {
+  const { priority, delayMs, runAtMs, conflict } = job;
+  const policy = policyFields(job);
+  if (priority === 0 && !delayMs && !runAtMs && conflict === "reject" && !policy) return "";
+  return JSON.stringify({ priority, delay: delayMs, run_at: runAtMs, conflict, policy });
+}
+
+/** The order of lua/lib/record.lua's P_…; false: not set. */
+function policyFields(job: NewJob): readonly unknown[] | undefined {
+  const { leaseMs, runTimeoutMs, retentionMs, expiresInMs, retry, concurrency, unique } = job;
+  const fields = [
+    leaseMs,
+    runTimeoutMs,
+    retentionMs,
+    expiresInMs,
+    retry && retryFields(retry),
+    concurrency && [concurrency.key, concurrency.limit],
+    unique && [unique.key, UNTIL[unique.until], unique.expiresInMs ?? false],
+  ];
+  return fields.every((field) => field === undefined) ? undefined : fields.map((field) => field ?? false);
+}
+
+export function jobView(reply: JobReply): JobView {
+  const [spec, outcome, state, attempt, failures, atMs, putAtMs, worker, reservedAtMs, finishedAtMs, reason] = reply;
+  const [concurrencyKey, concurrencyLimit] = reply.slice(11, 13) as [Buffer, number];
+  return {
+    spec,
+    outcome: outcome ?? undefined,
+    state: knownState(state),
+    attempt,
+    failures,
+    atMs,
+    putAtMs,
+    workerId: worker.toString(),
+    reservedAtMs,
+    finishedAtMs,
+    reason,
+    concurrency: concurrencyLimit > 0 ? { key: concurrencyKey.toString(), limit: concurrencyLimit } : undefined,
+    unique: uniqueOf(reply),
+  };
+}
+
+function uniqueOf(reply: JobReply): Unique | undefined {
+  const [key, untilNumber, expiresInMs] = reply.slice(13) as [Buffer, number, number];
+  const until = UNTIL_BY_NUMBER.get(untilNumber);
+  return until && { key: key.toString(), until, ...(expiresInMs > 0 && { expiresInMs }) };
+}
