@@ -17,6 +17,8 @@ export type Consumer = {
   readonly leaseMs: number;
   /** Takes also what is due only later, until then, when nothing is READY. */
   readonly availableByMs?: number | undefined;
+  /** Has to have asked at each of its queues: to know that it missed, or to take what is due only later. */
+  readonly asksItself: boolean;
   /** How many more jobs it can take now. */
   capacity(): number;
   /**

@@ -213,10 +213,21 @@ export class Hub {
     for (const name of rivals) {
       const rival = this.#lines.get(name);
       if (!rival || rival === line) continue;
-      // It was served without those who had to look here first.
-      if (rival.state.kind === "serving") rival.lookAgain = true;
+      if (rival.state.kind === "serving") rival.lookAgain ||= this.#leftOut(rival);
       else if (rival.state.kind === "resting" && this.#wanted(rival)) void this.#serve(rival);
     }
+  }
+
+  /**
+   * Whether the line is being served without somebody who had to look elsewhere first, could take jobs of it now, and
+   * must ask itself. For others it is enough that the call in flight finds the queue empty: what comes later rings.
+   */
+  #leftOut(line: Line): boolean {
+    const served = new Set(line.unanswered?.waiters);
+    for (const waiter of line.waiters) {
+      if (waiter.consumer.asksItself && !served.has(waiter) && this.#room(line, waiter) > 0) return true;
+    }
+    return false;
   }
 
   #wanted(line: Line): boolean {

@@ -27,13 +27,31 @@ const NOTHING: Delivery = { jobs: [], pull: false };
 
 /**
  * A single call has no past from which its fair share could follow. So under policy "weighted" its queues are put into
- * an order that is drawn by their weights, and served strictly: over many calls, each comes first in proportion.
+ * an order that its point in [0, 1) decides, each first for a part of all points that is its weight's, and so on for
+ * the others; and they are served strictly. Over many calls, each queue comes first in proportion.
  */
-function drawnByWeight(queues: readonly QueueShare[]): QueueShare[] {
-  // Efraimidis and Spirakis, 2006: the greatest of random^(1/weight) is each queue's in proportion to its weight.
-  const keyed = queues.map((queue) => ({ queue, key: Math.random() ** (1 / queue.weight) }));
-  return keyed.sort((a, b) => b.key - a.key).map(({ queue }) => queue);
+function orderedByWeight(queues: readonly QueueShare[], point: number): QueueShare[] {
+  const rest = [...queues];
+  const ordered: QueueShare[] = [];
+  let left = point;
+  while (rest.length > 0) {
+    let at = left * rest.reduce((sum, { weight }) => sum + weight, 0);
+    let index = 0;
+    for (; index < rest.length - 1 && at >= (rest[index]?.weight ?? 0); index++) at -= rest[index]?.weight ?? 0;
+    const [first] = rest.splice(index, 1);
+    if (!first) break;
+    ordered.push(first);
+    // Where in its part the point lies, is a point for the others.
+    left = at / first.weight;
+  }
+  return ordered;
 }
+
+/**
+ * Steps of this size, modulo 1, spread points more evenly than chance does: after 10,000 calls each queue has its share
+ * to within a few calls, where with random points a share of an eighth was off by 5% in every fifth run.
+ */
+const GOLDEN_RATIO = 0.6180339887498949;
 
 class ReserveCall implements Consumer {
   readonly queues: readonly QueueShare[];
@@ -41,6 +59,7 @@ class ReserveCall implements Consumer {
   readonly workerId: string;
   readonly leaseMs: number;
   readonly availableByMs: number | undefined;
+  readonly asksItself: boolean;
   readonly #pulls: boolean;
   readonly #maxJobs: number;
   readonly #notLookedInto: Set<string>;
@@ -53,11 +72,12 @@ class ReserveCall implements Consumer {
   /** Both are called once, and at once: whatever else the hub has for this call must go back. */
   constructor(
     options: ReserveOptions,
+    point: number,
     isQuiet: (workerId: string) => boolean,
     onAnswer: (delivery: Delivery) => void,
     onFailure: (error: unknown) => void,
   ) {
-    this.queues = options.policy === "weighted" ? drawnByWeight(options.queues) : options.queues;
+    this.queues = options.policy === "weighted" ? orderedByWeight(options.queues, point) : options.queues;
     this.workerId = options.workerId;
     this.#pulls = options.mode === "pull";
     this.leaseMs = this.#pulls ? PULL_LEASE_MS : options.leaseMs;
@@ -65,6 +85,7 @@ class ReserveCall implements Consumer {
     this.#isQuiet = isQuiet;
     this.#maxJobs = options.maxJobs;
     this.#answersEmpty = options.waitMs === 0;
+    this.asksItself = this.#answersEmpty || options.availableByMs !== undefined;
     this.#notLookedInto = new Set(options.queues.map(({ name }) => name));
     this.#onAnswer = onAnswer;
     this.#onFailure = onFailure;
@@ -106,6 +127,8 @@ export class ReserveCalls {
   readonly #hub: Hub;
   readonly #isQuiet: (workerId: string) => boolean;
   readonly #waiting = new Set<WaitingCall>();
+  /** Of the last weighted call; brokers begin at different ones. */
+  #point = Math.random();
 
   constructor(hub: Hub, isQuiet: (workerId: string) => boolean) {
     this.#hub = hub;
@@ -115,9 +138,11 @@ export class ReserveCalls {
   /** Resolves with what came, or with nothing when the wait is over. Rejects with the signal's reason on its abort. */
   async reserve(options: ReserveOptions, signal: AbortSignal): Promise<Delivery> {
     signal.throwIfAborted();
+    if (options.policy === "weighted") this.#point = (this.#point + GOLDEN_RATIO) % 1;
     const { promise, resolve, reject } = Promise.withResolvers<Delivery>();
     const call: ReserveCall = new ReserveCall(
       options,
+      this.#point,
       this.#isQuiet,
       (delivery) => {
         this.#hub.leave(call);

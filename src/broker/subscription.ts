@@ -67,6 +67,7 @@ export class Subscription implements Consumer, Holder, AsyncIterableIterator<Sub
   readonly policy: QueuePolicy;
   readonly workerId: string;
   readonly leaseMs: number;
+  readonly asksItself = false;
   readonly host: string;
   readonly language: string;
   readonly #options: SubscribeOptions;

@@ -30,8 +30,11 @@ export type DoorbellOptions = {
   readonly waitMs?: number;
 };
 
-/** Long enough that an idle broker hardly speaks to Redis, short enough to notice a deaf connection soon. */
-const WAIT_MS = 5_000;
+/**
+ * Long enough that an idle broker hardly speaks to Redis, short enough to notice a deaf connection soon; and no multiple
+ * of the hub's 1 s, or the next wait would often begin while the hub looks, without its queues, and be interrupted.
+ */
+const WAIT_MS = 5_300;
 /** How much later than asked a BLPOP may answer before its connection counts as deaf. */
 const DEAF_AFTER_MS = 2_000;
 const RETRY_MS = 200;

@@ -52,9 +52,11 @@ export function jobOptions(job: NewJob): string {
   return JSON.stringify({ priority, delay: delayMs, run_at: runAtMs, conflict, policy });
 }
 
-/** The order of lua/lib/record.lua's P_…; false: not set. */
+/** The order of lua/lib/record.lua's P_…; false: not set. Most jobs ask for nothing, and pay for nothing. */
 function policyFields(job: NewJob): readonly unknown[] | undefined {
   const { leaseMs, runTimeoutMs, retentionMs, expiresInMs, retry, concurrency, unique } = job;
+  const says = leaseMs ?? runTimeoutMs ?? retentionMs ?? expiresInMs ?? retry ?? concurrency ?? unique;
+  if (says === undefined) return undefined;
   const fields = [
     leaseMs,
     runTimeoutMs,
@@ -64,7 +66,7 @@ function policyFields(job: NewJob): readonly unknown[] | undefined {
     concurrency && [concurrency.key, concurrency.limit],
     unique && [unique.key, UNTIL[unique.until], unique.expiresInMs ?? false],
   ];
-  return fields.every((field) => field === undefined) ? undefined : fields.map((field) => field ?? false);
+  return fields.map((field) => field ?? false);
 }
 
 export function jobView(reply: JobReply): JobView {
