@@ -1,6 +1,6 @@
-#!lua
+#!lua flags=allow-oom
 -- @include schedule
--- Pauses a schedule, or resumes it.
+-- Pauses a schedule, or resumes it. Allowed when memory is full: so a schedule can be stopped.
 --
 -- KEYS     all parts of the queue
 -- ARGV     5 id, 6 revision that the caller has seen, 7 revision to be, 8 '1' to pause, else '', 9 next tick in ms ('': none)

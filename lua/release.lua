@@ -30,6 +30,17 @@ end
 
 local PULLED = 255
 
+-- A unique key that was let go by the start of a job that nobody got is its own again, unless another has taken it.
+local function take_back_key(id, job)
+  local wish = policy_of(job, P_UNIQUE)
+  if wish and wish[2] == UNTIL_START and job[F_ATTEMPT] == 0 then
+    with_keys()
+    if not unique.keeper(job) then
+      unique.take(id, job)
+    end
+  end
+end
+
 local function end_reservation(n, id, job, outcome, wait, bytes, detail)
   if outcome == 'pulled' then
     counts.pulled = counts.pulled + 1
@@ -61,6 +72,7 @@ local function end_reservation(n, id, job, outcome, wait, bytes, detail)
   if outcome == 'undelivered' then
     job[F_ATTEMPT] = job[F_ATTEMPT] - 1
     due = ahead_of
+    take_back_key(id, job)
   end
   if due > NOW then
     job[F_RELEASED] = SCHEDULED

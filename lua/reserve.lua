@@ -119,15 +119,16 @@ else
     -- What was set aside has left already; the rest stays until the commit.
     local ids = call('ZRANGE', READY_SET, seen - aside, seen - aside + asked - 1)
     load(ids)
-    -- Read in growing pieces, so that no more is read than about twice of what is handed out.
-    local specs_read, piece = {}, 4
+    -- Read in pieces that grow with what is handed out, so that not much more is read: the specs of jobs that are held
+    -- instead are read for nothing.
+    local specs_read = {}
     for i, id in ipairs(ids) do
       if specs_read[i] == nil then
+        local piece = math.min(4 + 3 * #taken, 1000)
         local read = call('HMGET', SPEC, unpack(ids, i, math.min(i + piece - 1, #ids)))
         for n = 1, #read do
           specs_read[i + n - 1] = read[n]
         end
-        piece = math.min(piece * 4, 1000)
       end
       try(id, specs_read[i])
       if is_full then
@@ -138,11 +139,15 @@ else
     is_empty = #ids < asked
   end
 
-  -- What is due until `by`, the earliest first. A job without a slot stays where it is until its time has come.
-  local function take_ahead(by)
+  -- What is due until the latest time that a claim says, the earliest first: read once, for all claims.
+  local function read_ahead()
+    local latest = 0
+    for i = FIRST + 2, #ARGV, STRIDE do
+      latest = math.max(latest, tonumber(ARGV[i + 3]) or 0)
+    end
     local ahead = {}
     for state, set in pairs({ [SCHEDULED] = SCHEDULED_SET, [RETRYING] = RETRYING_SET }) do
-      local members = call('ZRANGE', set, '-inf', by, 'BYSCORE', 'LIMIT', 0, left + HOLD_BATCH)
+      local members = call('ZRANGE', set, '-inf', latest, 'BYSCORE', 'LIMIT', 0, wanted - #taken + HOLD_BATCH)
       for place, id in ipairs(load_members(set, state, members)) do
         ahead[#ahead + 1] = { jobs[id][F_AT], state, place, id }
       end
@@ -155,19 +160,32 @@ else
       end
       return false
     end)
+    return ahead
+  end
+
+  -- What is due until `by`. A job without a slot stays where it is until its time has come.
+  local ahead, first_ahead
+  local function take_ahead(by)
+    if not ahead then
+      ahead, first_ahead = read_ahead(), 1
+    end
     local of_claim = claim
-    for _, entry in ipairs(ahead) do
-      local id, job = entry[4], jobs[entry[4]]
-      if claim ~= of_claim or is_full then
+    for i = first_ahead, #ahead do
+      local due, state, id = ahead[i][1], ahead[i][2], ahead[i][4]
+      if claim ~= of_claim or is_full or due > by then
         break
       end
-      -- Those that an earlier claim has taken are in the set until the commit.
-      local spec = job[F_STATE] == entry[2] and finds_slot(job) and call('HGET', SPEC, id)
-      if spec and fits(spec) then
-        local due = job[F_AT]
-        promote(id, job, order_at(due))
-        hand_out(id, job, spec)
-        job[F_FINISHED_AT] = due
+      local job = jobs[id]
+      -- Else an earlier claim has taken it.
+      if job[F_STATE] == state then
+        local spec = finds_slot(job) and call('HGET', SPEC, id)
+        if spec and fits(spec) then
+          promote(id, job, order_at(due))
+          hand_out(id, job, spec)
+          job[F_FINISHED_AT] = due
+        end
+      elseif i == first_ahead then
+        first_ahead = i + 1
       end
     end
     if claim == of_claim then
@@ -175,11 +193,11 @@ else
     end
   end
   while is_empty and wanted > 0 and not is_full and left > 0 do
-    local by = ARGV[position + 3]
-    if by == '' then
-      next_claim()
-    else
+    local by = tonumber(ARGV[position + 3])
+    if by then
       take_ahead(by)
+    else
+      next_claim()
     end
   end
 

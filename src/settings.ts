@@ -89,7 +89,7 @@ const TABLE = {
   defaultLeaseDurationMs: setting(
     duration(100, 7 * DAY),
     30 * SECOND,
-    "How long a lease lasts when neither worker, job nor queue says.",
+    "How long a lease of Reserve lasts when neither worker, job nor queue says.",
   ),
   defaultMaxAttempts: setting(
     integer(1, 1_000),

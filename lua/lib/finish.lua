@@ -86,11 +86,13 @@ end
 -- The wait after the last failure; `chance` is uniform in [0, 1) and comes from the caller, because Redis seeds
 -- math.random alike for every script. The formulas stand in the proto, at RetryPolicy.
 local CURVE_EXQ = 2
+-- By the curve exq the wait after 1,000 failures would be 30,000 years, for which a record has no room: 100 will do.
+local LONGEST_WAIT = 36525 * 86400000
 local function backoff(job, chance)
   local n = job[F_FAILURES]
   if retry_of(job, R_CURVE) == CURVE_EXQ then
     local wait = (n ^ 4 + 15 + chance * 30 * (n + 1)) * 1000
-    return math.ceil(math.min(wait, retry_said(job, R_MAX) or wait))
+    return math.ceil(math.min(wait, retry_said(job, R_MAX) or LONGEST_WAIT))
   end
   local initial = retry_of(job, R_INITIAL)
   if initial == 0 then

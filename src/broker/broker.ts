@@ -163,6 +163,7 @@ export class Broker {
       if (jobs.length > 0) return jobs;
       if (error !== undefined) throw error;
       // All were deleted in between: the call goes on as if they had never been.
+      if (this.#state.kind !== "serving") throw draining();
     }
   }
 

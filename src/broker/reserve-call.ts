@@ -139,20 +139,17 @@ export class ReserveCalls {
   async reserve(options: ReserveOptions, signal: AbortSignal): Promise<Delivery> {
     signal.throwIfAborted();
     if (options.policy === "weighted") this.#point = (this.#point + GOLDEN_RATIO) % 1;
-    const { promise, resolve, reject } = Promise.withResolvers<Delivery>();
-    const call: ReserveCall = new ReserveCall(
-      options,
-      this.#point,
-      this.#isQuiet,
-      (delivery) => {
-        this.#hub.leave(call);
-        resolve(delivery);
-      },
-      (error) => {
-        this.#hub.leave(call);
-        reject(error);
-      },
-    );
+    const settled = Promise.withResolvers<Delivery>();
+    // It leaves the hub in the same moment: what is on its way to it then goes back.
+    const resolve = (delivery: Delivery) => {
+      this.#hub.leave(call);
+      settled.resolve(delivery);
+    };
+    const reject = (reason: unknown) => {
+      this.#hub.leave(call);
+      settled.reject(reason);
+    };
+    const call: ReserveCall = new ReserveCall(options, this.#point, this.#isQuiet, resolve, reject);
     const onAbort = () => reject(signal.reason);
     const timer = options.waitMs > 0 ? setTimeout(() => resolve(NOTHING), options.waitMs) : undefined;
     signal.addEventListener("abort", onAbort, { once: true });
@@ -161,9 +158,8 @@ export class ReserveCalls {
     this.#hub.join(call);
     if (this.#isQuiet(options.workerId)) call.becameQuiet();
     try {
-      return await promise;
+      return await settled.promise;
     } finally {
-      this.#hub.leave(call);
       this.#waiting.delete(waiting);
       clearTimeout(timer);
       signal.removeEventListener("abort", onAbort);

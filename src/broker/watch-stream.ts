@@ -6,18 +6,18 @@
  */
 import type { HistoryEntry } from "../store/store.ts";
 import { isUnavailable, soon } from "./waiting.ts";
-import type { WatchedQueue } from "./watched-queue.ts";
+import type { PastEvent, WatchedQueue } from "./watched-queue.ts";
 
 export type { HistoryEntry };
 
 /** An event's place in the history of its queue. */
-export type Cursor = { readonly queue: string; readonly number: number };
+export type Cursor = PastEvent & { readonly queue: string };
 
 export type WatchEvent =
   | { readonly kind: "started"; readonly cursors: readonly Cursor[] }
   | { readonly kind: "events"; readonly queue: string; readonly entries: readonly HistoryEntry[] }
   | { readonly kind: "gap"; readonly cursor: Cursor }
-  | { readonly kind: "keepalive" }
+  | { readonly kind: "keepalive"; readonly cursors: readonly Cursor[] }
   | { readonly kind: "draining"; readonly graceMs: number };
 
 export type WatchOptions = {
@@ -25,7 +25,7 @@ export type WatchOptions = {
   /** Only of these jobs; empty: of all. */
   readonly ids: ReadonlySet<string>;
   /** By queue; what is not there begins now. */
-  readonly resumeAfter: ReadonlyMap<string, number>;
+  readonly resumeAfter: ReadonlyMap<string, PastEvent>;
 };
 
 export type WatchContext = {
@@ -41,7 +41,7 @@ type Place = {
   readonly history: WatchedQueue;
   readonly onNews: () => void;
   /** The last event that has been read. */
-  after: number;
+  after: PastEvent;
   /** There may be more. */
   hasNews: boolean;
 };
@@ -61,8 +61,6 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
   readonly #events: WatchEvent[] = [];
   readonly #keepalive: NodeJS.Timeout;
   #state: State = { kind: "new" };
-  /** Something was yielded since the last tick of the keepalive; and if not, it is time for one. */
-  #hasSpoken = true;
   #keepaliveDue = false;
   #wakeReader: (() => void) | undefined;
 
@@ -119,10 +117,7 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
     for (;;) {
       if (this.#state.kind === "closed") return undefined;
       const event = this.#events.shift() ?? this.#dueKeepalive();
-      if (event) {
-        this.#hasSpoken = true;
-        return event;
-      }
+      if (event) return event;
       if (this.#state.kind === "draining") return undefined;
       const place = this.#places.find(({ hasNews }) => hasNews);
       if (place) await this.#read(place);
@@ -136,7 +131,7 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
       this.#wakeReader?.();
     };
     const history = this.#context.take(queue, onNews);
-    const place: Place = { queue, history, onNews, after: 0, hasNews: true };
+    const place: Place = { queue, history, onNews, after: { number: 0, atMs: 0 }, hasNews: true };
     return place;
   }
 
@@ -145,14 +140,13 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
     await soon(Promise.all(this.#places.map(({ history }) => history.listening)));
     await Promise.all(
       this.#places.map(async (place) => {
-        const resumeAfter = this.#options.resumeAfter.get(place.queue);
         // Also for a stream that resumes: it begins to be written now.
-        place.after = resumeAfter ?? (await place.history.end());
+        const end = await place.history.end();
+        place.after = this.#options.resumeAfter.get(place.queue) ?? end;
       }),
     );
     if (this.#state.kind === "closed") return;
-    const cursors = this.#places.map(({ queue, after }) => ({ queue, number: after }));
-    this.#events.unshift({ kind: "started", cursors });
+    this.#events.unshift({ kind: "started", cursors: this.#cursors() });
     if (this.#state.kind === "new") this.#setState({ kind: "open" });
   }
 
@@ -160,10 +154,12 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
     const { queue, history, after } = place;
     place.hasNews = false;
     try {
-      const { from, last, entries } = await history.read(after);
-      place.after = entries.at(-1)?.number ?? from;
-      place.hasNews ||= place.after < last;
-      if (from !== after) this.#events.push({ kind: "gap", cursor: { queue, number: from } });
+      const { from, isGap, last, entries } = await history.read(after);
+      const gap = isGap ? { number: from, atMs: 0 } : undefined;
+      const newest = entries.at(-1);
+      place.after = newest ? { number: newest.number, atMs: newest.atMs } : (gap ?? after);
+      place.hasNews ||= place.after.number < last;
+      if (gap) this.#events.push({ kind: "gap", cursor: { queue, ...gap } });
       const wanted = this.#wanted(entries);
       if (wanted.length > 0) this.#events.push({ kind: "events", queue, entries: wanted });
       // The others come first the next time.
@@ -186,16 +182,22 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
     this.#wakeReader = undefined;
   }
 
+  /** For when all that has been read is taken: it says how far that reaches, also where nothing of it was wanted. */
   #dueKeepalive(): WatchEvent | undefined {
     if (!this.#keepaliveDue) return undefined;
     this.#keepaliveDue = false;
-    return { kind: "keepalive" };
+    return { kind: "keepalive", cursors: this.#cursors() };
   }
 
   #sayAlive(): void {
-    this.#keepaliveDue = !this.#hasSpoken;
-    this.#hasSpoken = false;
-    if (this.#keepaliveDue) this.#wakeReader?.();
+    this.#keepaliveDue = true;
+    this.#wakeReader?.();
+  }
+
+  /** In the order in which the queues were named; the places change theirs. */
+  #cursors(): Cursor[] {
+    const reached = new Map(this.#places.map(({ queue, after }) => [queue, after]));
+    return this.#options.queues.map((queue) => ({ queue, number: 0, atMs: 0, ...reached.get(queue) }));
   }
 
   #setState(state: State): void {

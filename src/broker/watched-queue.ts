@@ -9,6 +9,9 @@ import type { Channels, Following } from "../store/channels.ts";
 import { queueChannel } from "../store/keys.ts";
 import type { HistoryPage, Store } from "../store/store.ts";
 
+/** An event of the history. `atMs`: when it happened, 0: not known. */
+export type PastEvent = { readonly number: number; readonly atMs: number };
+
 export type WatchedQueueOptions = {
   readonly queue: string;
   readonly namespace: string;
@@ -25,8 +28,8 @@ export class WatchedQueue {
   readonly #options: WatchedQueueOptions;
   readonly #following: Following;
   readonly #onNews = new Set<() => void>();
-  /** By the event after which they read. Those that began before the last bell may miss what it was for. */
-  readonly #reads = new Map<number, Promise<HistoryPage>>();
+  /** By the event, number and time, after which they read. Those that began before the last bell may miss what it was for. */
+  readonly #reads = new Map<string, Promise<HistoryPage>>();
   #last: number | undefined;
 
   constructor(options: WatchedQueueOptions) {
@@ -56,22 +59,30 @@ export class WatchedQueue {
     this.#onNews.delete(onNews);
   }
 
-  /** The number of the last event so far; from now on all are written. */
-  async end(): Promise<number> {
-    const { last } = await this.#options.watch(this.#options.queue, undefined, 1, WRITE_FOR_MS);
-    return last;
+  /** The last event so far; from now on all are written. */
+  async end(): Promise<PastEvent> {
+    const { last, entries } = await this.#options.watch(this.#options.queue, undefined, 1, WRITE_FOR_MS);
+    return { number: last, atMs: entries[0]?.atMs ?? 0 };
   }
 
-  read(after: number): Promise<HistoryPage> {
-    const read = this.#reads.get(after) ?? this.#begin(after);
-    this.#reads.set(after, read);
+  read({ number, atMs }: PastEvent): Promise<HistoryPage> {
+    const key = `${number} ${atMs}`;
+    const read = this.#reads.get(key) ?? this.#begin(key, number, atMs);
+    this.#reads.set(key, read);
     return read;
   }
 
-  #begin(after: number): Promise<HistoryPage> {
-    const read = this.#options.watch(this.#options.queue, after, PAGE_EVENTS, WRITE_FOR_MS).finally(() => {
-      if (this.#reads.get(after) === read) this.#reads.delete(after);
-    });
+  #begin(key: string, after: number, afterMs: number): Promise<HistoryPage> {
+    const read = this.#options
+      .watch(this.#options.queue, after, PAGE_EVENTS, WRITE_FOR_MS, afterMs)
+      .catch((error: unknown) => {
+        // The next poll then has news, whether anything has happened since the one before or not.
+        this.#last = undefined;
+        throw error;
+      })
+      .finally(() => {
+        if (this.#reads.get(key) === read) this.#reads.delete(key);
+      });
     return read;
   }
 
@@ -82,9 +93,9 @@ export class WatchedQueue {
   }
 
   async poll(): Promise<void> {
-    const last = await this.end();
-    if (last === this.#last) return;
-    this.#last = last;
+    const { number } = await this.end();
+    if (number === this.#last) return;
+    this.#last = number;
     this.ring();
   }
 }

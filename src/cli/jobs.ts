@@ -16,7 +16,8 @@ export const jobs = command({
     limit: limitOption(DEFAULT_LIMIT),
     ...clientOptions,
   },
-  notes: "READY jobs stand in the order in which workers will get them, others by the time that matters next.",
+  notes: `READY jobs stand in the order in which workers will get them, HELD ones by their concurrency key, others by the
+time that matters next.`,
   examples: ["baton jobs mail", "baton jobs mail --state retrying --limit 100"],
   async run(values, [queue, ...rest], io) {
     if (queue === undefined || rest.length > 0) throw new UsageError("write one queue: baton jobs QUEUE");

@@ -30,7 +30,10 @@ export const schedulePut = command({
   },
   notes: `CRON has five fields: minute, hour, day of the month, month, day of the week; or six, with the second first. Each takes *,
 numbers, names (jan, mon), lists (1,15), ranges (mon-fri) and steps (*/5); 7 is Sunday too, L the last day of the month,
-fri#2 the second Friday.`,
+fri#2 the second Friday.
+
+To put what is there already delays nothing; what changes its times lets the next tick follow from now. Without --paused,
+a pause ends.`,
   examples: [
     "baton schedule put reports daily 'all customers' --cron '0 8 * * mon-fri' --time-zone Europe/Berlin",
     "baton schedule put sync customers --every 5m --overlap skip",

@@ -22,7 +22,7 @@ export function showJob(job: Job): string {
     ["concurrency", job.concurrency && `${printable(job.concurrency.key)}, at most ${job.concurrency.limit} at once`],
     ["unique", job.unique && showUnique(job.unique)],
     ...headerRows(job.headers),
-    ["payload", showPayload(job.payload)],
+    ["payload", job.payloadOmitted ? "(left out beside the result: --omit-result shows it)" : showPayload(job.payload)],
     ["result", job.result && showPayload(job.result)],
     ["error", job.error && showError(job.error)],
   ]);

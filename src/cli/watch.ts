@@ -64,6 +64,8 @@ function printLine(event: WatchEvent, io: Io): void {
         `baton: events of ${event.queue} are missing here: its history does not reach back to where this stream was`,
       );
       return;
+    case "keepalive":
+      return;
   }
 }
 

@@ -46,8 +46,8 @@ With --url, the hook gets one POST for each job, whose body is the payload, byte
   baton-header-<name>         each header of the job that HTTP carries unchanged
   baton-headers               the others (no ASCII, line breaks, names that differ only in case), as a JSON object
 and decides what becomes of the job by how it answers:
-  2xx                         completed; the body, with its content-type, is the result. Without result, and with a warning on stderr, when the
-                              body is longer than 3 MiB
+  2xx                         completed; the body, with its content-type, is the result. Without result, and with a
+                              warning on stderr, when the body is longer than 3 MiB
   429, 408, 425, 5xx          failed, to be tried again: when Retry-After (seconds or a date) says, at most 365 days on,
                               else by the job's retry policy
   other 4xx                   failed for good

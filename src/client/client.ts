@@ -202,15 +202,19 @@ export class BatonClient {
     return fromCancelResponse(await this.#calls.repeated(JobService.method.cancel, request, options));
   }
 
-  /** Shows a job. Throws with reason JOB_NOT_FOUND. */
-  async get(queue: string, id: string, options: CallOptions = {}): Promise<Job> {
-    const request = create(GetRequestSchema, { queue, id });
+  /** Shows a job; `omitResult`: without its result. Throws with reason JOB_NOT_FOUND. */
+  async get(
+    queue: string,
+    id: string,
+    { omitResult = false, ...options }: CallOptions & { readonly omitResult?: boolean | undefined } = {},
+  ): Promise<Job> {
+    const request = create(GetRequestSchema, { queue, id, omitResult });
     const { job } = await this.#calls.repeated(JobService.method.get, request, options);
     if (job === undefined) throw new BatonClientError("INTERNAL", "the broker's answer holds no job");
     return fromJob(job);
   }
 
-  /** One page of the jobs in one state: of READY the next ones first, else those first whose time comes or came first. */
+  /** One page of the jobs in one state: of READY the next ones first, of HELD by key, else by time. */
   async list(
     queue: string,
     state: ListedState,
@@ -244,7 +248,7 @@ export class BatonClient {
     });
   }
 
-  /** Lets all jobs run again that are FAILED now, and gives the number of those that can. */
+  /** Lets all jobs run again that are FAILED now, and gives the number of those that do. */
   async retryAllFailed(queue: string, options: CallOptions = {}): Promise<number> {
     const request = create(RetryRequestSchema, { queue, allFailed: true });
     return (await this.#calls.repeated(JobService.method.retry, request, options)).retried;

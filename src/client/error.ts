@@ -32,7 +32,7 @@ const CODES = [
 export type StatusCodeName = (typeof CODES)[number];
 
 /** Trying again cannot help against these: somebody has to change something. */
-export const FATAL_CODES: ReadonlySet<StatusCodeName> = new Set([
+const FATAL_CODES: ReadonlySet<StatusCodeName> = new Set([
   "INVALID_ARGUMENT",
   "UNAUTHENTICATED",
   "PERMISSION_DENIED",
@@ -72,6 +72,11 @@ export class BatonClientError extends Error {
     this.violations = details.violations ?? [];
     this.retryAfterMs = details.retryAfterMs;
   }
+}
+
+/** True for what ends a stream for good: opening another cannot help, or there is no client any more. */
+export function isFatal({ code, reason }: BatonClientError): boolean {
+  return FATAL_CODES.has(code) || reason === "CLIENT_CLOSED";
 }
 
 /** True for what may pass by itself: no connection, a broker that shuts down, Redis away. */

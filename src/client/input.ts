@@ -90,7 +90,7 @@ export type PutInput = {
   readonly onConflict?: "REJECT" | "KEEP" | "REPLACE" | undefined;
 };
 
-/** A queue by its name, or with its share where the policy is WEIGHTED. */
+/** A queue by its name, or with its share where the policy is WEIGHTED: 1 to 1000, default 1. */
 export type QueueInput = string | { readonly name: string; readonly weight?: number | undefined };
 
 type Selection = {
@@ -268,5 +268,5 @@ function selection(input: Selection) {
 }
 
 function toSelector(queue: QueueInput): MessageInitShape<typeof QueueSelectorSchema> {
-  return typeof queue === "string" ? { name: queue } : { name: queue.name, weight: queue.weight ?? 0 };
+  return typeof queue === "string" ? { name: queue, weight: 1 } : { name: queue.name, weight: queue.weight ?? 1 };
 }

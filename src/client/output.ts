@@ -123,6 +123,8 @@ export type Job = Jsonable & {
   readonly concurrency: ConcurrencyInput | undefined;
   /** As put. */
   readonly unique: UniqueInput | undefined;
+  /** The payload is empty here because there was no room for it beside the result: `get` with `omitResult` has it. */
+  readonly payloadOmitted: boolean;
 };
 
 /** Why a lease ended without a release. */
@@ -199,6 +201,7 @@ export function fromJob(message: JobMessage): Job {
     error: error === undefined ? undefined : { message: error.message, type: error.type, permanent: error.permanent },
     concurrency: fromConcurrency(message.concurrency),
     unique: fromUnique(message.unique),
+    payloadOmitted: message.payloadOmitted,
     ...jsonOf(JobSchema, message),
   };
 }

@@ -34,7 +34,10 @@ export class Schedules {
     this.#calls = calls;
   }
 
-  /** Makes a schedule, or changes it: the next tick follows from now. */
+  /**
+   * Makes a schedule, or changes it. Its next tick follows from now only when timing or time zone changed, or when it was
+   * paused: without `paused`, a pause ends.
+   */
   async put(input: ScheduleInput, options: CallOptions = {}): Promise<PutScheduleResult> {
     const request = create(PutScheduleRequestSchema, { schedule: toSchedule(input) });
     const response = await this.#calls.repeated(ScheduleService.method.putSchedule, request, options);

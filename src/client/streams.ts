@@ -13,17 +13,9 @@
  */
 import { type BackoffOptions, backoffMs } from "./backoff.ts";
 import type { BatonClient } from "./client.ts";
-import { BatonClientError, type StatusCodeName } from "./error.ts";
+import { BatonClientError, isFatal } from "./error.ts";
 import type { SubscribeInput } from "./input.ts";
 import type { SubscribeEvent } from "./output.ts";
-
-/** Trying again cannot help against these: somebody has to change something. */
-const FATAL: ReadonlySet<StatusCodeName> = new Set([
-  "INVALID_ARGUMENT",
-  "UNAUTHENTICATED",
-  "PERMISSION_DENIED",
-  "UNIMPLEMENTED",
-]);
 
 /** A stream that lived so long shows that all is well again: the backoff starts anew. */
 const LASTED_MS = 5_000;
@@ -176,7 +168,7 @@ export class Streams {
     this.#streams.delete(stream);
     this.#options.onEnd(stream);
     if (!this.#running || expected) return;
-    if (error instanceof BatonClientError && (FATAL.has(error.code) || error.reason === "CLIENT_CLOSED")) {
+    if (error instanceof BatonClientError && isFatal(error)) {
       this.#options.onFatal(error);
       return;
     }

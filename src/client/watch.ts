@@ -14,7 +14,7 @@ import {
 } from "../../gen/baton/v1/job_service_pb.js";
 import { backoffMs, pause } from "./backoff.ts";
 import type { CallOptions, Calls } from "./calls.ts";
-import { BatonClientError, FATAL_CODES } from "./error.ts";
+import { BatonClientError, isFatal } from "./error.ts";
 import { date, type JobStateName, type Jsonable, jsonOf, stateName } from "./output.ts";
 
 /** Three of the broker's keepalives. */
@@ -65,7 +65,9 @@ export type WatchEvent =
   | { readonly type: "started"; readonly cursors: readonly string[] }
   | JobEvent
   /** Events of this queue are missing here: the history did not reach back. Every event after the cursor comes again. */
-  | { readonly type: "gap"; readonly queue: string; readonly cursor: string };
+  | { readonly type: "gap"; readonly queue: string; readonly cursor: string }
+  /** Comes every 20 s: all that was asked for has been told up to these cursors, one for each queue in their order. */
+  | { readonly type: "keepalive"; readonly cursors: readonly string[] };
 
 export async function* watch(
   calls: Calls,
@@ -89,7 +91,7 @@ export async function* watch(
       }
     } catch (error) {
       signal?.throwIfAborted();
-      if (isFatal(error)) throw error;
+      if (endsWatch(error)) throw error;
       broken = error;
     }
     const now = performance.now();
@@ -127,7 +129,7 @@ class Position {
         // A later stream begins where this one's position is, and not where it says, which is the same or further on.
         if (this.isKnown) return;
         const { cursors } = event.value;
-        for (const [index, queue] of this.#input.queues.entries()) this.#cursors.set(queue, cursors[index] ?? "");
+        this.#reach(cursors);
         yield { type: "started", cursors };
         return;
       }
@@ -143,12 +145,30 @@ class Position {
         yield { type: "gap", queue, cursor };
         return;
       }
-      case "keepalive":
+      case "keepalive": {
+        const { cursors } = event.value;
+        this.#reach(cursors);
+        yield { type: "keepalive", cursors };
+        return;
+      }
       case "draining":
       case undefined:
         return;
     }
   }
+
+  /** One cursor for each queue, in their order. */
+  #reach(cursors: readonly string[]): void {
+    for (const [index, cursor] of cursors.entries()) {
+      const queue = this.#input.queues[index];
+      if (queue !== undefined) this.#cursors.set(queue, cursor);
+    }
+  }
+}
+
+/** Also what is no answer of a broker's: it is a fault of ours, or the user's input. */
+function endsWatch(error: unknown): boolean {
+  return !(error instanceof BatonClientError) || isFatal(error);
 }
 
 function askedMs(error: unknown): number {
@@ -203,10 +223,4 @@ function fromJobEvent(message: JobEventMessage): JobEvent {
     runAt: date(message.runAt),
     ...jsonOf(JobEventSchema, message),
   };
-}
-
-/** Trying again cannot help: somebody has to change something. */
-function isFatal(error: unknown): boolean {
-  if (!(error instanceof BatonClientError)) return true;
-  return FATAL_CODES.has(error.code) || error.reason === "CLIENT_CLOSED";
 }

@@ -23,6 +23,7 @@ export type Calendar = {
 const LONGEST_BYTES = 256;
 /** Of these characters only: keeps out nicknames (@daily) and dates, which croner would take, too. */
 const CHARACTERS = /^[A-Za-z0-9*,/#+?\- ]*$/;
+const RANGES = "minute 0-59, hour 0-23, day of month 1-31, month 1-12, day of week 0-7";
 /** Any: the calendar repeats itself every 400 years. */
 const SOME_DAY_MS = Date.UTC(2026, 0, 1);
 /** Reading an expression takes some 20 µs, finding a tick 4. When there are more, the one read first makes room. */
@@ -43,9 +44,14 @@ export function checkCron(expression: string): string | undefined {
     if (calendarOf(expression).next(SOME_DAY_MS) === undefined) return "must be due on some day, and never is";
     return undefined;
   } catch (error) {
-    const reason = error instanceof Error ? error.message.replace(/^CronPattern: /, "") : String(error);
-    return `must be a valid cron expression: ${reason}`;
+    return `must be a valid cron expression (${RANGES}): ${reasonOf(error)}`;
   }
+}
+
+/** In croner's words, without what is about its own code. */
+function reasonOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replace(/^CronPattern: /, "").replace(/\. Value: (.*), Type: \w+$/, ", and is $1");
 }
 
 /** Throws for an expression that checkCron() refuses. */

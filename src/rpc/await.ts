@@ -25,6 +25,6 @@ export async function awaitJob(
   };
   checks.done();
   const finished = await broker.await(options, context.signal);
-  const job = finished.kind === "stored" ? jobMessage(finished.job) : completionMessage(finished.completion);
+  const job = finished.kind === "stored" ? jobMessage(finished.job, limits) : completionMessage(finished.completion);
   return create(AwaitResponseSchema, { job });
 }

@@ -22,9 +22,14 @@ const UNTIL = {
   expiry: UniqueUntil.EXPIRY,
 } as const;
 
-export function jobMessage(view: JobView): Job {
+/** What a message has room for beside the largest payload: headers, keys and times. */
+const ROOM_BYTES = 512 * 1024;
+
+export type JobMessageOptions = { readonly maxPayloadBytes: number; readonly omitResult?: boolean };
+
+export function jobMessage(view: JobView, { maxPayloadBytes, omitResult = false }: JobMessageOptions): Job {
   const { queue, id, payload, headers, priority } = fromBinary(ReservedJobSchema, view.spec);
-  const { state, attempt, failures, workerId, atMs, reservedAtMs, finishedAtMs, outcome } = view;
+  const { state, attempt, failures, workerId, atMs, reservedAtMs, finishedAtMs } = view;
   const job = create(JobSchema, {
     queue,
     id,
@@ -36,7 +41,9 @@ export function jobMessage(view: JobView): Job {
     workerId,
   });
   job.putAt = timestampFromMs(view.putAtMs);
-  if (payload) job.payload = payload;
+  const result = state === "COMPLETED" && !omitResult ? view.outcome : undefined;
+  job.payloadOmitted = result !== undefined && view.spec.length + result.length > maxPayloadBytes + ROOM_BYTES;
+  if (payload && !job.payloadOmitted) job.payload = payload;
   if (view.concurrency) job.concurrency = create(ConcurrencySchema, view.concurrency);
   if (view.unique) job.unique = uniqueMessage(view.unique);
   if (reservedAtMs > 0) job.reservedAt = timestampFromMs(reservedAtMs);
@@ -45,7 +52,7 @@ export function jobMessage(view: JobView): Job {
   if (state === "RESERVED") job.leaseExpiresAt = timestampFromMs(atMs);
   if (state === "COMPLETED") {
     job.retainedUntil = timestampFromMs(atMs);
-    if (outcome) job.result = fromBinary(PayloadSchema, outcome);
+    if (result) job.result = fromBinary(PayloadSchema, result);
   } else {
     const error = errorOf(view);
     if (error) job.error = error;

@@ -28,7 +28,7 @@ export function jobService(broker: Broker, namespace: string, limits: Limits): S
     cancel: (request) => cancel(broker, request),
     list: (request) => list(broker, namespace, limits, request),
     retry: (request, context) => retry(broker, limits, request, context),
-    get: (request) => get(broker, request),
+    get: (request) => get(broker, limits, request),
     await: (request, context) => awaitJob(broker, limits, request, context),
     watch: (request, context) => watch(broker, namespace, limits, request, context),
     subscribe: (request, context) => subscribe(broker, namespace, limits, request, context),

@@ -26,7 +26,7 @@ export async function list(
   const most = pageSize || Math.min(DEFAULT_PAGE_SIZE, limits.maxBatch);
   const { jobs, last } = await broker.jobs.list(queue, state, most, token && positionOf(token));
   return create(ListResponseSchema, {
-    jobs: jobs.map(jobMessage),
+    jobs: jobs.map((job) => jobMessage(job, limits)),
     ...(last && { nextPageToken: encodePageToken(query, [last.score, last.member]) }),
   });
 }

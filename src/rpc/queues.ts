@@ -21,14 +21,18 @@ const MODES: ReadonlyMap<number, DeliveryMode> = new Map([
   [DeliveryModeMessage.PULL, "pull"],
 ]);
 
-export function checkQueues(checks: Checks, queues: readonly QueueSelector[], maxQueues: number): QueueShare[] {
+type Selection = { readonly queues: readonly QueueSelector[]; readonly policy: number };
+
+export function checkQueues(checks: Checks, { queues, policy }: Selection, maxQueues: number): QueueShare[] {
+  // Where it counts, it has to be said: an unset weight cannot be told from a zero.
+  const leastWeight = policy === QueuePolicyMessage.WEIGHTED ? 1 : 0;
   checks.count("queues", queues.length, maxQueues);
   const seen = new Set<string>();
   return queues.slice(0, maxQueues).map(({ name, weight }, i) => {
     checks.queue(`queues[${i}].name`, name);
     if (seen.has(name)) checks.refuse(`queues[${i}].name`, `must be named once, and ${name} stands above already`);
     seen.add(name);
-    return { name, weight: checks.integer(`queues[${i}].weight`, weight, 0, MAX_WEIGHT) || 1 };
+    return { name, weight: checks.integer(`queues[${i}].weight`, weight, leastWeight, MAX_WEIGHT) || 1 };
   });
 }
 

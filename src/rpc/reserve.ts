@@ -16,7 +16,7 @@ export async function reserve(
 ): Promise<ReserveResponse> {
   const checks = new Checks();
   const options = {
-    queues: checkQueues(checks, request.queues, limits.maxQueues),
+    queues: checkQueues(checks, request, limits.maxQueues),
     policy: checkPolicy(checks, request.policy),
     maxJobs: checks.integer("max_jobs", request.maxJobs, 0, limits.maxBatch) || 1,
     waitMs: checks.duration("wait", request.wait, 0, limits.maxWaitMs) ?? 0,

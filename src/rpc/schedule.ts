@@ -58,7 +58,7 @@ export function checkSchedule(checks: Checks, schedule: Schedule, limits: Limits
 
 export function checkScheduleId(checks: Checks, field: string, id: string): string {
   const bytes = Buffer.byteLength(id);
-  if (bytes <= ID_BYTES) return checks.id(field, id);
+  if (bytes > 0 && bytes <= ID_BYTES) return checks.id(field, id);
   checks.refuse(field, `must be 1 to ${ID_BYTES} bytes of UTF-8, and has ${bytes}`);
   return id;
 }

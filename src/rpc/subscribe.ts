@@ -42,7 +42,7 @@ export async function* subscribe(
   const { leaseDuration, disconnectGrace } = request;
   const maxOutstanding = checks.integer("max_outstanding", request.maxOutstanding, 0, limits.maxOutstanding) || 1;
   const options = {
-    queues: checkQueues(checks, request.queues, limits.maxQueues),
+    queues: checkQueues(checks, request, limits.maxQueues),
     policy: checkPolicy(checks, request.policy),
     maxOutstanding,
     leaseMs:

@@ -7,7 +7,8 @@ import {
   WatchResponseSchema,
 } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
-import type { HistoryEntry, WatchEvent } from "../broker/watch-stream.ts";
+import type { Cursor, HistoryEntry, WatchEvent } from "../broker/watch-stream.ts";
+import type { PastEvent } from "../broker/watched-queue.ts";
 import { JOB_STATES } from "../model/states.ts";
 import { Checks } from "./checks.ts";
 import { Cursors } from "./cursor.ts";
@@ -63,26 +64,26 @@ function checkResumeAfter(
   checks: Checks,
   resumeAfter: readonly string[],
   cursors: CursorsByQueue,
-): ReadonlyMap<string, number> {
-  const found = new Map<string, number>();
+): ReadonlyMap<string, PastEvent> {
+  const found = new Map<string, PastEvent>();
   // Among more than these one is refused in any case: there are not so many queues.
   for (const [i, cursor] of resumeAfter.slice(0, cursors.size + 1).entries()) {
-    const [queue, number] = placeOf(cursor, cursors) ?? [];
-    if (queue === undefined || number === undefined) {
+    const [queue, event] = placeOf(cursor, cursors) ?? [];
+    if (queue === undefined || event === undefined) {
       checks.refuse(`resume_after[${i}]`, "is no cursor of one of these queues");
     } else if (found.has(queue)) {
       checks.refuse(`resume_after[${i}]`, `is another cursor of queue ${queue}, of which one stands above already`);
     } else {
-      found.set(queue, number);
+      found.set(queue, event);
     }
   }
   return found;
 }
 
-function placeOf(cursor: string, cursors: CursorsByQueue): [queue: string, number: number] | undefined {
+function placeOf(cursor: string, cursors: CursorsByQueue): [queue: string, event: PastEvent] | undefined {
   for (const [queue, its] of cursors) {
-    const number = its.decode(cursor);
-    if (number !== undefined) return [queue, number];
+    const event = its.decode(cursor);
+    if (event) return [queue, event];
   }
   return undefined;
 }
@@ -90,23 +91,22 @@ function placeOf(cursor: string, cursors: CursorsByQueue): [queue: string, numbe
 type EventInit = NonNullable<MessageInitShape<typeof WatchResponseSchema>["event"]>;
 
 function eventMessage(cursors: CursorsByQueue, event: WatchEvent): EventInit {
-  const cursorOf = (queue: string, number: number) => cursors.get(queue)?.encode(number) ?? "";
+  const cursorOf = (queue: string, place: PastEvent) => cursors.get(queue)?.encode(place) ?? "";
+  const encoded = (places: readonly Cursor[]) => places.map((place) => cursorOf(place.queue, place));
   switch (event.kind) {
-    case "started": {
-      const { cursors: places } = event;
-      return { case: "started", value: { cursors: places.map(({ queue, number }) => cursorOf(queue, number)) } };
-    }
+    case "started":
+      return { case: "started", value: { cursors: encoded(event.cursors) } };
     case "events": {
       const { queue, entries } = event;
-      const events = entries.map((entry) => jobEvent(queue, cursorOf(queue, entry.number), entry));
+      const events = entries.map((entry) => jobEvent(queue, cursorOf(queue, entry), entry));
       return { case: "events", value: { events } };
     }
     case "gap": {
-      const { queue, number } = event.cursor;
-      return { case: "gap", value: { queue, cursor: cursorOf(queue, number) } };
+      const { queue } = event.cursor;
+      return { case: "gap", value: { queue, cursor: cursorOf(queue, event.cursor) } };
     }
     case "keepalive":
-      return { case: "keepalive", value: {} };
+      return { case: "keepalive", value: { cursors: encoded(event.cursors) } };
     case "draining":
       return { case: "draining", value: { grace: durationFromMs(event.graceMs) } };
   }

@@ -113,8 +113,10 @@ export type HistoryEntry = {
 export type HistoryPage = {
   /** The number of the queue's last event. */
   readonly last: number;
-  /** Nothing is missing in `entries` after this number; more than was asked for: there is a gap before it. */
+  /** Nothing is missing in `entries` after this number. */
   readonly from: number;
+  /** What happened between the event that was given and this number is not known. */
+  readonly isGap: boolean;
   readonly entries: readonly HistoryEntry[];
 };
 
@@ -156,6 +158,8 @@ export class Store {
         history_max: defaults.historyMaxEvents ?? HISTORY_MAX_EVENTS,
       },
     });
+    // Redis may have lost the end of its data, and with it a name. What it has is not written again.
+    redis.on("ready", () => this.#listed.clear());
     this.queues = new QueueStore(redis, this.#runner, this.#queuesKey, (queue) => this.#list(queue));
     this.schedules = new ScheduleStore(this.#runner, (queue) => this.#list(queue));
   }
@@ -309,13 +313,28 @@ export class Store {
     return { retried, refused };
   }
 
-  /** What happened after an event, undefined: from now on; events are written for so long from now. */
-  async watch(queue: string, after: number | undefined, most: number, writeForMs: number): Promise<HistoryPage> {
-    const reply = await this.#runner.run("watch", queue, [after ?? "", most, writeForMs]);
+  /**
+   * What happened after an event; undefined: only the last event is shown, if it is there. From now on events are written
+   * for so long. `afterMs`: when that event happened, 0: not known. By it the script knows another one that has the number since Redis lost some.
+   */
+  async watch(
+    queue: string,
+    after: number | undefined,
+    most: number,
+    writeForMs: number,
+    afterMs = 0,
+  ): Promise<HistoryPage> {
+    const reply = await this.#runner.run("watch", queue, [after ?? "", most, writeForMs, afterMs]);
     const [last, from, ...texts] = reply as [number, number, ...(number | Buffer)[]];
     const entries: HistoryEntry[] = [];
     for (let i = 0; i < texts.length; i += 2) entries.push(historyEntry(texts[i] as number, texts[i + 1] as Buffer));
-    return { last, from, entries };
+    const isOther = from < 0;
+    return {
+      last,
+      from: isOther ? last : from,
+      isGap: isOther || (after !== undefined && from !== after),
+      entries,
+    };
   }
 
   /** Does what time asks for; `more`: call again at once. */
@@ -359,7 +378,10 @@ export class Store {
   /** Before a queue's first put: were it after, a crash in between would leave jobs that no sweep finds. */
   async #list(queue: string): Promise<void> {
     if (this.#listed.has(queue)) return;
-    await this.#redis.zadd(this.#queuesKey, 0, queue).catch((error: unknown) => Promise.reject(asBatonError(error)));
+    // Where memory is full, Redis refuses to write also what it has.
+    if (!(await this.queues.exists(queue))) {
+      await this.#redis.zadd(this.#queuesKey, 0, queue).catch((error: unknown) => Promise.reject(asBatonError(error)));
+    }
     if (this.#listed.size >= MAX_LISTED_QUEUES) this.#listed.clear();
     this.#listed.add(queue);
   }

@@ -21,6 +21,8 @@ const QUIET_LIFE_MS = 86_400_000;
 const PIECE = 500;
 /** Members looked at for one page at most: with a filter, a page may have fewer workers than were asked for. */
 const MOST_LOOKED_AT = 20 * PIECE;
+/** A page has no more than this, by what is stored of its workers, so that it fits into the 4 MiB that clients accept. */
+const PAGE_BYTES = 3.5 * 1024 * 1024;
 
 export type WorkerRecord = Omit<WorkerView, "quiet"> & { readonly member: string };
 
@@ -95,25 +97,32 @@ export class WorkerStore {
   async list(nowMs: number, queue: string, most: number, after: string | undefined): Promise<WorkerPage> {
     const workers: Omit<WorkerView, "quiet">[] = [];
     let last = after;
+    let bytes = 0;
     for (let looked = 0; looked < MOST_LOOKED_AT; looked += PIECE) {
-      const from = last === undefined ? "-" : `(${last}`;
-      const [names] = await this.#run((pipeline) =>
-        pipeline.zrange(this.#names, from, "+", "BYLEX", "LIMIT", 0, PIECE),
-      );
-      const members = names as string[];
-      const [infos] = members.length > 0 ? await this.#run((pipeline) => pipeline.hmget(this.#info, ...members)) : [[]];
-      for (const [i, member] of members.entries()) {
-        const worker = readInfo((infos as (string | null)[])[i] ?? "");
+      const piece = await this.#piece(last);
+      for (const { member, info } of piece) {
+        const worker = readInfo(info);
         const isListed =
           worker && worker.lastSeenMs >= nowMs - WORKER_LIFE_MS && (queue === "" || worker.queues.includes(queue));
-        // One more than was asked for: there is a next page.
-        if (isListed && workers.length === most) return { workers, last };
+        if (isListed) bytes += Buffer.byteLength(info);
+        // One more than was asked for, or fits: there is a next page.
+        if (isListed && (workers.length === most || bytes > PAGE_BYTES)) return { workers, last };
         if (isListed) workers.push(worker);
         last = member;
       }
-      if (members.length < PIECE) return { workers, last: undefined };
+      if (piece.length < PIECE) return { workers, last: undefined };
     }
     return { workers, last };
+  }
+
+  /** The next members after this one, and what is stored of each. */
+  async #piece(after: string | undefined): Promise<{ readonly member: string; readonly info: string }[]> {
+    const from = after === undefined ? "-" : `(${after}`;
+    const [names] = await this.#run((pipeline) => pipeline.zrange(this.#names, from, "+", "BYLEX", "LIMIT", 0, PIECE));
+    const members = names as string[];
+    if (members.length === 0) return [];
+    const [infos] = await this.#run((pipeline) => pipeline.hmget(this.#info, ...members));
+    return members.map((member, i) => ({ member, info: (infos as (string | null)[])[i] ?? "" }));
   }
 
   /** Whether that changed anything. All brokers hear of it. */

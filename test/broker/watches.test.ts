@@ -3,11 +3,13 @@ import { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { WatchEvent, WatchStream } from "../../src/broker/watch-stream.ts";
 import { Watches } from "../../src/broker/watches.ts";
+import { storeUnavailable } from "../../src/model/errors.ts";
 import { Channels } from "../../src/store/channels.ts";
 import { connectSubscriber, disconnect, waitUntilReady } from "../../src/store/connection.ts";
 import { Store } from "../../src/store/store.ts";
 import { collect } from "../support/broker.ts";
 import { startRedis, type TestRedis } from "../support/redis.ts";
+import { until } from "../support/wait.ts";
 
 const HISTORY = 1_000;
 
@@ -109,6 +111,49 @@ describe("a stream that is read slowly", () => {
     stream.close();
     expect(await waiting).toEqual({ done: true, value: undefined });
     expect(await stream.next()).toEqual({ done: true, value: undefined });
+  });
+});
+
+describe("a stream whose read fails", () => {
+  it("is told at the next poll, though nothing has happened since", async () => {
+    let fails = false;
+    let failed = 0;
+    const failing = {
+      watch: async (...[name, after, ...rest]: Parameters<Store["watch"]>) => {
+        if (fails && after !== undefined) {
+          failed += 1;
+          throw storeUnavailable();
+        }
+        return await store.watch(name, after, ...rest);
+      },
+    };
+    const log = collect([]);
+    const polling = new Watches({ store: failing, channels, namespace: "w", keepaliveMs: 60_000, log, pollMs: 20 });
+    try {
+      polling.start();
+      const stream = polling.open({ queues: [queue], ids: new Set(), resumeAfter: new Map() });
+      await next(stream);
+      fails = true;
+      const told = readUntil(stream, "0");
+      await putMany(1);
+      // The bell, and polls after it.
+      await until(() => failed > 2, { what: "the polls to have the stream read again" });
+      fails = false;
+      expect(await told).toHaveLength(1);
+    } finally {
+      await polling.stop();
+    }
+  });
+});
+
+describe("a stream that resumes", () => {
+  it("sees all that happens after it has started, although nobody had watched for long", async () => {
+    const after = { number: 0, atMs: 0 };
+    const stream = watches.open({ queues: [queue], ids: new Set(), resumeAfter: new Map([[queue, after]]) });
+    expect(await next(stream)).toEqual({ kind: "started", cursors: [{ queue, ...after }] });
+    await putMany(1);
+    expect((await readUntil(stream, "0")).map(({ kind }) => kind)).toEqual(["gap", "events"]);
+    stream.close();
   });
 });
 

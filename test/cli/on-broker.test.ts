@@ -61,6 +61,17 @@ describe("baton put, get and delete", () => {
     });
   });
 
+  it("get says when the payload is left out beside a large result, and shows it with --omit-result", async () => {
+    const text = "x".repeat(3 * 1024 * 1024);
+    await client.put({ queue: "large", id: "1", payload: text });
+    const [job] = await client.reserve({ queues: ["large"] });
+    await client.release(job?.leaseToken ?? "", { outcome: "completed", result: text });
+    expect((await baton(["get", "large", "1"])).stdout).toMatch(/^payload +\(left out.*--omit-result/m);
+    const { stdout } = await baton(["get", "large", "1", "--omit-result"]);
+    expect(stdout).toMatch(/^payload +x{1000}/m);
+    expect(stdout).not.toMatch(/^result /m);
+  });
+
   it("print the contract's JSON with --json", async () => {
     const put = await baton(["put", "mail", "--json", "--id", "j1", "hi"]);
     expect(JSON.parse(put.stdout)).toEqual({ jobId: "j1", created: true, state: "JOB_STATE_READY" });

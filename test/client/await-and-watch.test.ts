@@ -22,16 +22,21 @@ async function finish(queue: string, result = "done"): Promise<void> {
   await client.release(job?.leaseToken ?? "", { outcome: "completed", result });
 }
 
-/** Collects what a watch says until `stop`, which ends it. */
+/** Collects what a watch says until `stop`, which ends it; keepalives by themselves. */
 function collect(input: WatchInput, on = client, breaks: unknown[] = [], silenceLimitMs?: number) {
   const events: WatchEvent[] = [];
+  const keepalives: (readonly string[])[] = [];
   const abort = new AbortController();
   const ended = (async () => {
     const onBreak = (error: unknown) => breaks.push(error);
-    for await (const event of on.watch(input, { signal: abort.signal, onBreak, silenceLimitMs })) events.push(event);
+    for await (const event of on.watch(input, { signal: abort.signal, onBreak, silenceLimitMs })) {
+      if (event.type === "keepalive") keepalives.push(event.cursors);
+      else events.push(event);
+    }
   })().catch((error: unknown) => error);
   return {
     events,
+    keepalives,
     started: () => until(() => events[0]?.type === "started", { what: "the watch to start" }),
     ids: () => events.flatMap((event) => (event.type === "event" ? [event.id] : [])),
     async stop(): Promise<unknown> {
@@ -160,6 +165,32 @@ describe("BatonClient.watch()", () => {
       expect(new Set(watching.ids())).toEqual(new Set(ids));
       expect(watching.events.filter(({ type }) => type !== "event")).toHaveLength(1);
       expect(breaks.length).toBeGreaterThanOrEqual(3);
+    } finally {
+      await watching.stop();
+      own.close();
+      await proxy.stop();
+    }
+  });
+
+  it("is told of no gap after a break when it missed only what it did not ask for", async () => {
+    await client.queues.update("busy", { historyMaxEvents: 100 });
+    const proxy = await startTcpProxy(broker.address);
+    const own = new BatonClient({ address: `127.0.0.1:${proxy.port}` });
+    const watching = collect({ queues: ["busy"], ids: ["mine"] }, own);
+    try {
+      await watching.started();
+      for (let round = 0; round < 5; round++) {
+        await client.putMany(Array.from({ length: 1_000 }, () => ({ queue: "busy" })));
+      }
+      const { value: now } = await client.watch({ queues: ["busy"] }).next();
+      const end = now?.type === "started" ? now.cursors : [];
+      await until(() => watching.keepalives.at(-1)?.[0] === end[0], { what: "a keepalive beyond the others' jobs" });
+      // Where a thousand puts at once overtook the stream, it was told of gaps before.
+      const before = watching.events.length;
+      proxy.cut();
+      await client.put({ queue: "busy", id: "mine" });
+      await until(() => watching.ids().length === 1, { what: "the event that was asked for", withinMs: 10_000 });
+      expect(watching.events.slice(before).map(({ type }) => type)).toEqual(["event"]);
     } finally {
       await watching.stop();
       own.close();

@@ -1,6 +1,7 @@
 /** What workers may send that is wrong: Reserve, Subscribe, Release, ReleaseMany and Extend, over real gRPC. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { JobState } from "../../gen/baton/v1/job_pb.js";
+import { QueuePolicy } from "../../gen/baton/v1/job_service_pb.js";
 import { changingNothing as callChangingNothing } from "./changing-nothing.ts";
 import {
   type DurationInit,
@@ -60,6 +61,11 @@ const BAD_CONSUMERS: readonly {
     fields: ["queues[1].name"],
   },
   { name: "weight −1", request: { queues: [{ name: "kept", weight: -1 }] }, fields: ["queues[0].weight"] },
+  {
+    name: "weight 0 where weights count",
+    request: { queues: [{ name: "kept", weight: 1 }, { name: "other" }], policy: QueuePolicy.WEIGHTED },
+    fields: ["queues[1].weight"],
+  },
   { name: "weight 1,001", request: { queues: [{ name: "kept", weight: 1_001 }] }, fields: ["queues[0].weight"] },
   { name: "policy 3", request: { queues: [{ name: "kept" }], policy: Number(3) }, fields: ["policy"] },
   { name: "policy −1", request: { queues: [{ name: "kept" }], policy: Number(-1) }, fields: ["policy"] },

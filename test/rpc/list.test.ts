@@ -1,9 +1,9 @@
 /** What the contract promises of List, sentence by sentence, over real gRPC. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type Job, JobState } from "../../gen/baton/v1/job_pb.js";
+import { type Job, JobState, type Payload } from "../../gen/baton/v1/job_pb.js";
 import { changingNothing } from "./changing-nothing.ts";
 import { at, days, type Fixture, hours, ms, putOneInEveryState, startFixture } from "./fixture.ts";
-import type { Request } from "./raw-client.ts";
+import { RawClient, type Request } from "./raw-client.ts";
 
 type Outcome = NonNullable<Request<"release">["outcome"]>;
 
@@ -28,12 +28,22 @@ beforeEach(() => {
   queue = `queue-${count}`;
 });
 
+/** A matcher that has to show 3 MiB takes its time. */
+function isContent(payload: Payload | undefined, value: Uint8Array): boolean {
+  return payload?.content.case === "data" && Buffer.compare(payload.content.value, value) === 0;
+}
+
 /** All pages, one after the other; `between` runs after each. */
-async function paged(state: JobState, pageSize: number, between: () => Promise<unknown> = async () => {}) {
+async function paged(
+  state: JobState,
+  pageSize: number,
+  between: () => Promise<unknown> = async () => {},
+  client = fixture.client,
+) {
   const all: Job[] = [];
   let pageToken = "";
   do {
-    const page: { jobs: Job[]; nextPageToken: string } = await fixture.client.good("list", {
+    const page: { jobs: Job[]; nextPageToken: string } = await client.good("list", {
       queue,
       state,
       pageSize,
@@ -122,6 +132,33 @@ describe("List", () => {
     expect(jobs.length).toBeGreaterThan(1);
     expect(jobs.length).toBeLessThan(5);
     expect(idsOf(await paged(JobState.READY, 10))).toEqual(numbered(10));
+  });
+
+  it("leaves out a payload that would not fit beside its result, as Get and Await do, and Get has each by itself", async () => {
+    const value = new Uint8Array(3 * 1024 * 1024).fill(7);
+    const headers = { large: "h".repeat(60_000) };
+    const payload = { content: { case: "data", value } } as const;
+    const client = new RawClient(fixture.broker.address, { "grpc.max_receive_message_length": 4 * 1024 * 1024 });
+    for (const id of ["both", "small"]) await client.good("put", { queue, id, payload, headers });
+    for (const result of [payload, { content: { case: "text", value: "done" } } as const]) {
+      const { leaseToken } = await client.reserveOne(queue);
+      await client.good("release", { leaseToken, outcome: { case: "completed", value: { result } } });
+    }
+    const [both, small] = await paged(JobState.COMPLETED, 10, undefined, client);
+    const { job: awaited } = await client.good("await", { queue, id: "both" });
+    const { job: got } = await client.good("get", { queue, id: "both" });
+    for (const job of [both, awaited, got]) {
+      expect(job).toMatchObject({ payloadOmitted: true, headers });
+      expect(job?.payload).toBeUndefined();
+      expect(isContent(job?.result, value)).toBe(true);
+    }
+    const { job: without } = await client.good("get", { queue, id: "both", omitResult: true });
+    expect(without).toMatchObject({ payloadOmitted: false, state: JobState.COMPLETED });
+    expect(without?.result).toBeUndefined();
+    expect(isContent(without?.payload, value)).toBe(true);
+    expect(small?.payloadOmitted).toBe(false);
+    expect(isContent(small?.payload, value)).toBe(true);
+    client.close();
   });
 
   it("does so also where the keys and worker ids of 1,000 small jobs are long", async () => {

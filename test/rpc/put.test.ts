@@ -365,7 +365,9 @@ describe("a payload and its headers", () => {
     const completed = { case: "completed", value: { ...(payload && { result: payload }) } } as const;
     await client.good("release", { leaseToken, outcome: completed });
     const done = await shown("job");
-    expect(sameContent(done.payload, payload)).toBe(true);
+    // For two that are large there is no room at once.
+    const { job: without } = await client.good("get", { queue, id: "job", omitResult: true });
+    expect(sameContent(without?.payload, payload)).toBe(true);
     // A Payload of which nothing is set is no result.
     expect(sameContent(done.result, payload && Object.keys(payload).length > 0 ? payload : undefined)).toBe(true);
   });

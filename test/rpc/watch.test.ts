@@ -179,6 +179,18 @@ describe("a Watch stream", () => {
     expect((await stream.got(3)).map(shown)).toEqual(["7 put READY", "13 put READY", "13 delete UNSPECIFIED"]);
   });
 
+  it("says at its interval that it lives, also while it tells much", async () => {
+    const stream = await watcher.started({ queues: [queue] });
+    await until(
+      async () => {
+        await put(`${stream.answers.length}`, { onConflict: 2 });
+        return stream.all("keepalive").length >= 3;
+      },
+      { what: "three keepalives of a busy stream" },
+    );
+    expect(stream.all("gap")).toEqual([]);
+  });
+
   it("says every so often that it lives, also while it has nothing to tell of a busy queue", async () => {
     const stream = await watcher.started({ queues: [queue], ids: ["none"] });
     let busy = true;
@@ -265,6 +277,29 @@ describe("a Watch that resumes", () => {
     const expected = Array.from({ length: howMany }, (_, i) => [`put ${i}`, `reserve ${i}`, `complete ${i}`]).flat();
     expect(seen.map(({ id, transition }) => `${transition} ${id}`)).toEqual(expected);
   }, 30_000);
+
+  it("goes on after a keepalive's cursors without a gap, however much happened to jobs that it does not tell of", async () => {
+    const other = `${queue}-other`;
+    const [, early = ""] = (await watcher.started({ queues: [queue, other] })).all("started")[0]?.cursors ?? [];
+    const some = await watcher.started({ queues: [other], ids: ["none"] });
+    const both = await watcher.started({ queues: [queue, other] });
+    for (let i = 0; i < 10; i++) {
+      await client.good("putMany", { jobs: Array.from({ length: 100 }, () => ({ queue: other })) });
+    }
+    const [quietEnd = "", end = ""] =
+      (await elsewhere.started({ queues: [queue, other] })).all("started")[0]?.cursors ?? [];
+    const reached = () => some.all("keepalive").at(-1)?.cursors[0] === end;
+    await until(reached, { what: "a keepalive that is beyond the jobs of others" });
+    await until(() => both.all("keepalive").at(-1)?.cursors.join() === [quietEnd, end].join(), {
+      what: "a keepalive with a cursor for each queue, in their order",
+    });
+    const again = await elsewhere.started({ queues: [other], ids: ["none"], resumeAfter: [end] });
+    const late = await elsewhere.started({ queues: [other], ids: ["none"], resumeAfter: [early] });
+    await late.saw("gap");
+    await client.good("put", { queue: other, id: "none" });
+    expect((await again.got(1)).map(shown)).toEqual(["none put READY"]);
+    expect(again.all("gap")).toEqual([]);
+  });
 
   it("says that there is a gap where the history does not reach back, and goes on with what there is", async () => {
     const stream = await watcher.started({ queues: [queue] });

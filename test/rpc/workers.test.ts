@@ -142,6 +142,32 @@ describe("ListWorkers", () => {
     expect(sizes).toEqual([10, 10, 5]);
   });
 
+  it("fits a page into the 4 MiB that gRPC clients accept, and still shows every worker", async () => {
+    const { redis } = fixture;
+    const now = await fixture.nowMs();
+    const many = [queue, ...Array.from({ length: 63 }, (_, i) => `${i}`.padEnd(128, "q"))];
+    const names = Array.from({ length: 700 }, (_, i) => `${worker}-${i}`).toSorted();
+    const info = (w: string) =>
+      JSON.stringify({ w, h: "h".repeat(255), l: "", q: many, j: 0, c: now, s: now, st: true, b: "elsewhere" });
+    const members = names.map((name) => `${name}\0elsewhere\0`);
+    await redis.zadd("baton:workers:names", ...members.flatMap((member) => [0, member]));
+    await redis.zadd("baton:workers:seen", ...members.flatMap((member) => [now, member]));
+    await redis.hset("baton:workers:info", ...members.flatMap((member, i) => [member, info(names[i] ?? "")]));
+    const seen: string[] = [];
+    const client = new RawClient(fixture.broker.address, { "grpc.max_receive_message_length": 4 * 1024 * 1024 });
+    let pageToken = "";
+    do {
+      // All of them on one page would be 6 MB.
+      const page = await new QueueClient(client).good("listWorkers", { queue, pageSize: 1_000, pageToken });
+      seen.push(...page.workers.map(({ workerId }) => workerId));
+      pageToken = page.nextPageToken;
+    } while (pageToken !== "");
+    client.close();
+    expect(seen).toEqual(names);
+    for (const key of ["names", "seen"]) await redis.zrem(`baton:workers:${key}`, ...members);
+    await redis.hdel("baton:workers:info", ...members);
+  });
+
   it("refuses page tokens that are none or another query's, bad queues and page sizes, and names them", async () => {
     await opened(first, { workerId: `${worker}-1` });
     await opened(first, { workerId: `${worker}-2` });

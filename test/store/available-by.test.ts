@@ -31,4 +31,25 @@ describe("a job that was handed out ahead of its time", () => {
     expect(ids(await timed.reserve("again", 10))).toEqual(["a", "b"]);
     timed.nowMs = START_MS;
   });
+
+  it("is handed to each of many who ask at once, whom what the others got does not keep from it", async () => {
+    const { store } = timed;
+    const jobs = Array.from({ length: 400 }, (_, i) => job(`job-${i}`, { runAtMs: LATER_MS + i }));
+    await store.put("many", [...jobs, job("late", { runAtMs: LATER_MS + 1_000 })]);
+    const claims = jobs.map((_, i) => ({
+      count: 1,
+      leaseMs: 0,
+      workerId: `worker-${i}`,
+      // Every tenth asks only for what is due now.
+      ...(i % 10 !== 0 && { availableByMs: LATER_MS + 500 }),
+    }));
+    const got = (await store.reserve("many", "caller", 1_000_000, claims)).jobs;
+    expect(got.map((its) => its.length)).toEqual(claims.map(({ availableByMs }) => (availableByMs ? 1 : 0)));
+    expect(ids(got.flat())).toEqual(ids(jobs).slice(0, 360));
+    const early = { count: 10, leaseMs: 0, workerId: "early", availableByMs: LATER_MS + 362 };
+    const late = { ...early, workerId: "late", availableByMs: LATER_MS + 1_000, count: 100 };
+    const [first = [], second = []] = (await store.reserve("many", "caller", 1_000_001, [early, late])).jobs;
+    expect(ids(first)).toEqual(["job-360", "job-361", "job-362"]);
+    expect(ids(second)).toEqual([...ids(jobs).slice(363), "late"]);
+  });
 });

@@ -71,6 +71,14 @@ describe("a store whose connection fails", () => {
     expect(await put).toEqual([{ kind: "created", state: "READY" }]);
   });
 
+  it("lists its queues again, should Redis have lost their names meanwhile", async () => {
+    await direct.flushall();
+    proxy.cut();
+    await until(() => store.ping().then(() => true), { what: "the connection to be back" });
+    await store.put("q", [job("anew")]);
+    expect(await elsewhere.queues.exists("q")).toBe(true);
+  });
+
   it("replaces a connection that looks alive and is not", async () => {
     proxy.lose("requests");
     await expect(store.ping()).rejects.toMatchObject({ reason: "STORE_UNAVAILABLE" });

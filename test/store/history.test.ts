@@ -63,7 +63,7 @@ describe("the history of a queue", () => {
       after = entries.at(-1)?.number ?? after;
     }
     expect(seen).toEqual(ids(manyJobs(10)));
-    expect(await watch("pieces", after)).toEqual({ last: last + 10, from: after, entries: [] });
+    expect(await watch("pieces", after)).toEqual({ last: last + 10, from: after, isGap: false, entries: [] });
   });
 
   it("says so when it does not reach back to the event that is asked for", async () => {
@@ -115,6 +115,32 @@ describe("the history of a queue", () => {
     expect({ from: first.from, seen: ids(first.entries) }).toEqual({ from: last, seen: ["a"] });
     const second = await watch("stretches", last + 1);
     expect({ from: second.from, seen: ids(second.entries) }).toEqual({ from: last + 2, seen: ["b"] });
+  });
+
+  it("says so when another event has the number of the one that is asked for, since Redis lost the end", async () => {
+    const { last } = await watch("lost", undefined);
+    await fixture.store.put("lost", [job("kept")]);
+    const [history, meta] = [fixture.key("lost", "history"), fixture.key("lost", "meta")];
+    await fixture.store.put("lost", [job("a"), job("b")]);
+    const seen = (await watch("lost", last)).entries.at(-1);
+    // As after a crash without fsync.
+    await fixture.redis.xdel(history, `${last + 2}-0`, `${last + 3}-0`);
+    await fixture.redis.xsetid(history, `${last + 1}-0`);
+    await fixture.redis.hset(meta, "events", last + 1);
+    fixture.nowMs += 1_000;
+    await fixture.store.put("lost", manyJobs(2));
+    const readAfter = (number: number, atMs: number) => fixture.store.watch("lost", number, 3, WRITE_FOR_MS, atMs);
+    const gap = { isGap: true, entries: [] };
+    expect(await readAfter(last + 3, seen?.atMs ?? 0)).toEqual({ ...gap, last: last + 3, from: last + 3 });
+    await fixture.store.put("lost", [job("job-2"), job("job-3")]);
+    expect(await readAfter(last + 3, seen?.atMs ?? 0)).toEqual({ ...gap, last: last + 5, from: last + 5 });
+    const going = await readAfter(last + 1, fixture.nowMs - 1_000);
+    expect({ isGap: going.isGap, seen: ids(going.entries) }).toEqual({
+      isGap: false,
+      seen: ["job-0", "job-1", "job-2"],
+    });
+    const rest = await readAfter(last + 4, fixture.nowMs);
+    expect({ isGap: rest.isGap, seen: ids(rest.entries) }).toEqual({ isGap: false, seen: ["job-3"] });
   });
 
   it("has a bell, rung once a call", async () => {

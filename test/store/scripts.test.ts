@@ -152,6 +152,16 @@ describe("the scripts on a real Redis", () => {
     expect(await store().get("full", "late")).toBeUndefined();
   });
 
+  it("let a broker that has just started pause a queue and a schedule when memory is full", async () => {
+    const schedule = { id: "s", revision: 0, definition: Buffer.from("d"), skipOverlap: false, paused: false };
+    await store().schedules.put("stopped", { ...schedule, nextTickMs: 9e12, startMs: 0 }, 10);
+    const revision = (await store().schedules.get("stopped", "s"))?.schedule.revision ?? 0;
+    await redis.config("SET", "maxmemory", "1");
+    expect((await store().queues.update("stopped", { paused: true })).now.paused).toBe(true);
+    expect(await store().schedules.pause("stopped", "s", revision, true, undefined)).toBe("changed");
+    await expect(store().queues.update("new", { paused: true })).rejects.toMatchObject({ reason: "STORE_FULL" });
+  });
+
   it("take batches of a thousand, and pieces of a list longer than Lua can unpack", async () => {
     const many = Array.from({ length: 1_000 }, (_, i) => job(`job-${i}`));
     for (let i = 0; i < 9; i++)
@@ -164,6 +174,20 @@ describe("the scripts on a real Redis", () => {
     const releases = jobs.flat().map((lease) => ({ lease, outcome: { kind: "completed" } as const }));
     const answers = await store().release("many", releases);
     expect(answers.every((answer) => answer?.state === "COMPLETED")).toBe(true);
+  });
+
+  it("read few of the payloads of jobs that are held", async () => {
+    const jobs = Array.from({ length: 300 }, (_, i) => ({
+      ...job(`held-${i}`, 100_000),
+      concurrency: { key: "one", limit: 1 },
+    }));
+    for (let i = 0; i < jobs.length; i += 100) await store().put("unread", jobs.slice(i, i + 100));
+    await redis.config("RESETSTAT");
+    const { jobs: reserved } = await store().reserve("unread", "me", 1, claim(100));
+    expect(reserved.flat()).toHaveLength(1);
+    const [, calls] = /cmdstat_hmget:calls=(\d+)/.exec(await redis.info("commandstats")) ?? [];
+    // In pieces of a few: 20 MB at once otherwise.
+    expect(Number(calls)).toBeGreaterThan(300 / 8);
   });
 
   it("hand out at most 3.5 MiB in one call, but always one job", async () => {

@@ -132,4 +132,20 @@ describe("a unique key", () => {
     expect(first).toEqual(conflict("never-ran"));
     expect(second).toEqual(created);
   });
+
+  it("until start is a job's own again when no worker got it, unless another has it by then", async () => {
+    const until = { until: "start" } as const;
+    await put("undelivered", keyed("a", until), keyed("b", { ...until, key: "other" }));
+    const leases = await reserve("undelivered", 2);
+    await put("undelivered", keyed("c", { ...until, key: "other" }));
+    await release(leases, { kind: "undelivered" });
+    expect(await put("undelivered", keyed("d", until), keyed("e", { ...until, key: "other" }))).toEqual([
+      conflict("a"),
+      conflict("c"),
+    ]);
+    // One that a worker has had before does not take it again.
+    await release(await reserve("undelivered", 2), { kind: "returned", delayMs: 0 });
+    await release(await reserve("undelivered", 2), { kind: "undelivered" });
+    expect(await put("undelivered", keyed("d", until))).toEqual([created]);
+  });
 });

@@ -349,6 +349,8 @@ export declare type Job = Message<"baton.v1.Job"> & {
   id: string;
 
   /**
+   * Not set: empty, or left out (payload_omitted).
+   *
    * @generated from field: baton.v1.Payload payload = 3;
    */
   payload?: Payload | undefined;
@@ -460,6 +462,15 @@ export declare type Job = Message<"baton.v1.Job"> & {
    * @generated from field: baton.v1.Unique unique = 19;
    */
   unique?: Unique | undefined;
+
+  /**
+   * The payload is left out, because payload and result together are more than --max-payload-bytes and 512 KiB, by
+   * default 3.5 MiB: so every job fits into the message that one with the largest payload needs. Get with omit_result
+   * shows it.
+   *
+   * @generated from field: bool payload_omitted = 20;
+   */
+  payloadOmitted: boolean;
 };
 
 /**

@@ -77,7 +77,8 @@ export declare type PutRequest = Message<"baton.v1.PutRequest"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * How long a worker may hold this job without sign of life, where the worker does not say it itself.
+   * How long a worker that got this job by Reserve may hold it without sign of life, where the Reserve does not say. (On a
+   * stream the broker keeps the leases: SubscribeRequest.lease_duration.)
    * 100 ms to 7 days; not set: the queue's, else 30 s (--default-lease-duration).
    *
    * @generated from field: google.protobuf.Duration lease_duration = 8;
@@ -257,7 +258,7 @@ export declare type QueueSelector = Message<"baton.v1.QueueSelector"> & {
   name: string;
 
   /**
-   * For policy WEIGHTED: its share. 1 to 1000; 0 means 1.
+   * Required for policy WEIGHTED: its share, 1 to 1000. For STRICT it does not count, and may be 0.
    *
    * @generated from field: int32 weight = 2;
    */
@@ -304,7 +305,8 @@ export declare type ReserveRequest = Message<"baton.v1.ReserveRequest"> & {
   wait?: Duration | undefined;
 
   /**
-   * How long the leases last. 100 ms to 7 days; not set: what the job says, else the queue, else 30 s.
+   * How long the leases last. 100 ms to 7 days; not set: what the job says, else the queue, else 30 s
+   * (--default-lease-duration).
    *
    * @generated from field: google.protobuf.Duration lease_duration = 5;
    */
@@ -587,7 +589,7 @@ export declare type ExtendRequest = Message<"baton.v1.ExtendRequest"> & {
   leaseTokens: string[];
 
   /**
-   * From now on. 100 ms to 7 days; not set: 30 s.
+   * From now on. 100 ms to 7 days; not set: 30 s, whatever the lease had been.
    *
    * @generated from field: google.protobuf.Duration lease_duration = 2;
    */
@@ -776,6 +778,13 @@ export declare type GetRequest = Message<"baton.v1.GetRequest"> & {
    * @generated from field: string id = 2;
    */
   id: string;
+
+  /**
+   * Leaves the result out, which makes room for any payload: see Job.payload_omitted.
+   *
+   * @generated from field: bool omit_result = 3;
+   */
+  omitResult: boolean;
 };
 
 /**
@@ -997,7 +1006,8 @@ export declare const AwaitRequestSchema: GenMessage<AwaitRequest>;
 export declare type AwaitResponse = Message<"baton.v1.AwaitResponse"> & {
   /**
    * COMPLETED or FAILED. Of a job that is no longer stored (retention zero, or pulled) it has what its completion event
-   * said: no payload, headers or priority, and no result larger than 64 KiB.
+   * said: no payload, headers or priority, and no result larger than 64 KiB; of one that was pulled neither worker_id,
+   * put_at nor reserved_at.
    *
    * @generated from field: baton.v1.Job job = 1;
    */
@@ -1029,7 +1039,8 @@ export declare type WatchRequest = Message<"baton.v1.WatchRequest"> & {
   ids: string[];
 
   /**
-   * Where to go on: at most one cursor of each queue. A queue without one begins with what happens from now on.
+   * Where to go on: at most one cursor of each queue, from any answer of an earlier Watch. A queue without one begins with
+   * what happens from now on.
    *
    * @generated from field: repeated string resume_after = 3;
    */
@@ -1432,11 +1443,18 @@ export declare type LeasesRevoked = Message<"baton.v1.LeasesRevoked"> & {
 export declare const LeasesRevokedSchema: GenMessage<LeasesRevoked>;
 
 /**
- * Nothing to say; proxies see that the stream lives, and so does the worker.
+ * Nothing to say; proxies see that the stream lives, and so does the caller.
  *
  * @generated from message baton.v1.Keepalive
  */
 export declare type Keepalive = Message<"baton.v1.Keepalive"> & {
+  /**
+   * Watch only: one for each queue, in their order. Everything up to them has been sent, as far as it was asked for. So a
+   * stream that tells of a few jobs of a busy queue can go on after these, and is told of no gap among the other jobs.
+   *
+   * @generated from field: repeated string cursors = 1;
+   */
+  cursors: string[];
 };
 
 /**
@@ -1639,6 +1657,7 @@ export declare const RevokedReasonSchema: GenEnum<RevokedReason>;
  *   UNAVAILABLE / STORE_UNAVAILABLE             Redis cannot be reached, or did not answer in time; a Put, Release
  *                                               or Delete may or may not have happened, and can be repeated
  *   UNAVAILABLE / DRAINING                      this broker is shutting down: call another, or again
+ *   INTERNAL / INTERNAL                         a fault of the broker's; its log says more
  *   DEADLINE_EXCEEDED, CANCELLED                as the caller asked
  *
  * @generated from service baton.v1.JobService
@@ -1699,6 +1718,7 @@ export declare const JobService: GenService<{
    * who listen at that moment, once for each call.
    * Errors: FAILED_PRECONDITION/LEASE_LOST: the lease had ended, was taken over by a later reservation, or the job was
    * deleted or cancelled (metadata: queue, id); nothing was changed. The worker should drop what it did, or make it undone.
+   * Of a pulled job: `returned` (nothing is there to be given back), or another job has its id by now.
    *
    * @generated from rpc baton.v1.JobService.Release
    */
@@ -1771,7 +1791,8 @@ export declare const JobService: GenService<{
   },
   /**
    * Shows the jobs of a queue that are in one state, page by page: of READY the next ones first (so that the first page
-   * is what the next workers will get; nothing is touched), else those first whose time comes or came first.
+   * is what the next workers will get; nothing is touched); of HELD by concurrency key, and of one key the next ones first;
+   * else those first whose time comes or came first.
    *
    * While jobs move between the pages, one that stays is neither left out nor shown twice. (RESERVED jobs stand by the
    * end of their lease: one whose lease is extended in the meantime shows again.)
@@ -1818,10 +1839,10 @@ export declare const JobService: GenService<{
    * A stream of what happens to the jobs of some queues, or to some jobs.
    *
    * The answers: `started` at once, with a cursor for each queue; then `events` in the order in which they happened in
-   * their queue, and `keepalive` every 20 s. A caller whose stream broke calls again with the last cursor that it has
-   * seen of each queue, and misses nothing, as long as the queue's history reaches back so far: it holds the last
-   * QueueSettings.history_max_events events, and is written while somebody watches, and for 10 minutes after. Where it
-   * does not reach, `gap` says so, and the stream goes on with what there is.
+   * their queue, and `keepalive` every 20 s, with fresh cursors. A caller whose stream broke calls again with the last
+   * cursor that it has seen of each queue, in whichever answer, and misses nothing, as long as the queue's history reaches
+   * back so far: it holds the last QueueSettings.history_max_events events, and is written while somebody watches, and for
+   * 10 minutes after. Where it does not reach, `gap` says so, and the stream goes on with what there is.
    * A reader that is so slow that the history overtakes it is told of a gap, too.
    * Idempotency: changes nothing. Errors: INVALID_ARGUMENT for a cursor that is none, or of a queue not asked for;
    * RESOURCE_EXHAUSTED/TOO_MANY_STREAMS (--max-streams).

@@ -33,7 +33,8 @@ export declare type QueueSettings = Message<"baton.v1.QueueSettings"> & {
   mode: QueueMode;
 
   /**
-   * For jobs whose Put does not say. 100 ms to 7 days; not set: 30 s (--default-lease-duration).
+   * For jobs whose Put does not say, as PutRequest.lease_duration. 100 ms to 7 days; not set: 30 s
+   * (--default-lease-duration).
    *
    * @generated from field: google.protobuf.Duration lease_duration = 3;
    */
@@ -393,8 +394,9 @@ export declare type UpdateQueueRequest = Message<"baton.v1.UpdateQueueRequest"> 
   settings?: QueueSettings | undefined;
 
   /**
-   * Which settings to change, such as "paused" or "retry.max_attempts"; "retry" stands for all of its fields. Empty: those
-   * that are set in `settings`, in retry field by field; so at least one must be, and paused=false has to be named here.
+   * Which settings to change, such as "paused" or "retry.max_attempts"; "retry" stands for all of its fields. At most 100.
+   * Empty: those that are set in `settings`, in retry field by field; so at least one must be, and paused=false has to be
+   * named here.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
@@ -507,7 +509,7 @@ export declare type PurgeQueueRequest = Message<"baton.v1.PurgeQueueRequest"> & 
   queue: string;
 
   /**
-   * Required: at least one.
+   * Required: at least one, at most 100; one that is named twice counts once.
    *
    * @generated from field: repeated baton.v1.JobState states = 2;
    */
@@ -550,7 +552,7 @@ export declare type RequeueRequest = Message<"baton.v1.RequeueRequest"> & {
   queue: string;
 
   /**
-   * At most so many. 1 to 1,000,000; 0 means 1,000.
+   * At most so many reservations. 1 to 1,000,000; 0 means 1,000.
    *
    * @generated from field: int32 limit = 2;
    */
@@ -593,7 +595,8 @@ export declare type ListWorkersRequest = Message<"baton.v1.ListWorkersRequest"> 
   queue: string;
 
   /**
-   * 1 to 1,000; 0 means 100.
+   * 1 to 1,000; 0 means 100. A page may have fewer, also none, and yet not be the last: so it fits into 4 MiB, and looks at
+   * no more than 10,000 workers.
    *
    * @generated from field: int32 page_size = 2;
    */

@@ -81,7 +81,7 @@ export declare type Schedule = Message<"baton.v1.Schedule"> & {
   overlap: Overlap;
 
   /**
-   * No jobs are put.
+   * No jobs are put. A PutSchedule that does not set it ends a pause.
    *
    * @generated from field: bool paused = 8;
    */
@@ -258,7 +258,7 @@ export declare type ListSchedulesRequest = Message<"baton.v1.ListSchedulesReques
   queue: string;
 
   /**
-   * 1 to 1,000; 0 means 100.
+   * 1 to 1,000; 0 means 100. A page may have fewer, so that it fits into 4 MiB.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -615,7 +615,7 @@ export declare const ScheduleService: GenService<{
    * Puts the schedule's job now, beside its ticks, also when it is paused, and whatever its overlap says.
    *
    * Idempotency: none: every call puts a job. Errors: NOT_FOUND/SCHEDULE_NOT_FOUND; ALREADY_EXISTS/UNIQUE_KEY_TAKEN:
-   * another job keeps the template's unique key (metadata: id, state).
+   * another job keeps the template's unique key (metadata: id, state); UNAVAILABLE/SCHEDULE_BUSY as PutSchedule.
    *
    * @generated from rpc baton.v1.ScheduleService.TriggerSchedule
    */
@@ -627,7 +627,7 @@ export declare const ScheduleService: GenService<{
   /**
    * Puts no jobs until it is resumed. Ticks that pass meanwhile are not made up for.
    *
-   * Idempotency: safe to repeat. Errors: NOT_FOUND/SCHEDULE_NOT_FOUND.
+   * Idempotency: safe to repeat. Errors: NOT_FOUND/SCHEDULE_NOT_FOUND; UNAVAILABLE/SCHEDULE_BUSY as PutSchedule.
    *
    * @generated from rpc baton.v1.ScheduleService.PauseSchedule
    */
@@ -639,7 +639,7 @@ export declare const ScheduleService: GenService<{
   /**
    * Ends a pause: the next tick follows from now.
    *
-   * Idempotency: safe to repeat. Errors: NOT_FOUND/SCHEDULE_NOT_FOUND.
+   * Idempotency: safe to repeat. Errors: NOT_FOUND/SCHEDULE_NOT_FOUND; UNAVAILABLE/SCHEDULE_BUSY as PutSchedule.
    *
    * @generated from rpc baton.v1.ScheduleService.ResumeSchedule
    */

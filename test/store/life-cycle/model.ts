@@ -403,13 +403,21 @@ export class LifeCycle {
       }
       case "returned":
       case "undelivered": {
-        if (outcome.kind === "undelivered") it.attempt -= 1;
+        if (outcome.kind === "undelivered") this.#undo(id, it);
         const runAtMs = outcome.kind === "returned" ? this.#now + outcome.delayMs : it.aheadOfMs;
         it.state = runAtMs > this.#now ? "SCHEDULED" : "READY";
         it.atMs = runAtMs > this.#now ? runAtMs : 0;
         return runAtMs > this.#now ? { state: "SCHEDULED", runAtMs } : { state: "READY" };
       }
     }
+  }
+
+  /** It is as if it had not been reserved. */
+  #undo(id: string, it: ModelJob): void {
+    it.attempt -= 1;
+    const { unique } = it.job;
+    const isFree = unique?.until === "start" && this.#keeperOf(unique.key) === undefined;
+    if (it.attempt === 0 && isFree) this.#takeKey(id, it.job, it.putAtMs);
   }
 
   #complete(id: string, it: ModelJob, result: Uint8Array): void {
