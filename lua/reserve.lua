@@ -63,20 +63,23 @@ else
 
   local function hand_out(id, job, spec)
     bytes = bytes + #spec
-    local run_timeout = policy_of(job, P_RUN_TIMEOUT)
-    local ms = lease > 0 and lease or policy_of(job, P_LEASE) or setting('lease')
+    local policy = job[F_UNPACKED]
+    local run_timeout = policy and policy[P_RUN_TIMEOUT]
+    local ms = lease > 0 and lease or policy and policy[P_LEASE] or setting('lease')
     job[F_ATTEMPT] = job[F_ATTEMPT] + 1
     job[F_FENCE] = tick('order', NOW)
     job[F_WORKER] = worker
     job[F_RESERVED_AT] = NOW
     job[F_RELEASED] = 0
     job[F_FINISHED_AT] = 0
-    job[F_HOLDER] = nil
+    -- Setting a field that is not there to nil would make it.
+    if job[F_HOLDER] then
+      job[F_HOLDER] = nil
+    end
     move(id, RESERVED, NOW + (run_timeout and math.min(ms, run_timeout) or ms), 'reserve')
     taken[#taken + 1] = { claim, id, spec }
-    record[#record + 1] = claim
-    record[#record + 1] = id
-    record[#record + 1] = job[F_FENCE]
+    local n = #record
+    record[n + 1], record[n + 2], record[n + 3] = claim, id, job[F_FENCE]
     left = left - 1
     if left == 0 then
       next_claim()

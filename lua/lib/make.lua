@@ -21,6 +21,11 @@ local function make(id, spec, options, nonce)
     0,
     '',
     options.policy and cmsgpack.pack(options.policy) or '',
-    [F_UNPACKED] = options.policy,
+    -- F_WAS_SET, F_WAS_MEMBER, F_UNPACKED, F_SLOT, F_HOLDER
+    nil,
+    nil,
+    options.policy,
+    nil,
+    nil,
   }, spec)
 end

@@ -47,6 +47,7 @@ local decode, encode
 do
   local FRESH = '>BBI4I2I7I6I7I6I5'
   local USED = '>I6BBI6Bc0'
+  local FRESH_AND_USED = FRESH .. USED
   -- Their least lengths; a worker's id follows the second, its length in the byte before.
   local FRESH_BYTES, USED_BYTES = 39, 54
   -- Added to the state, in the first byte, where the job has a slot, where the fields of USED follow, and where after
@@ -63,23 +64,31 @@ do
     if first == flags or first - flags > FAILED or length < FRESH_BYTES then
       return nil
     end
+    -- The nils at the end keep room for the fields in memory: a table that grows costs as much as unpacking.
     local job
     if used then
       if length < USED_BYTES or length < USED_BYTES + string.byte(packed, USED_BYTES) then
         return nil
       end
-      job = { struct.unpack(FRESH .. USED, packed) }
-      local rest = job[F_POLICY]
+      local state, priority, attempt, failures, order, at, fence, put_at, nonce, reserved_at, released, reason, finished_at, worker, rest =
+        struct.unpack(FRESH_AND_USED, packed)
+      local holder
       if flags >= IS_TAKEN_OVER then
         if length < rest - 1 + HOLDER_BYTES then
           return nil
         end
-        job[F_HOLDER], rest = struct.unpack(HOLDER, packed, rest)
+        holder, rest = struct.unpack(HOLDER, packed, rest)
       end
-      job[F_POLICY] = string.sub(packed, rest)
+      job = {
+        state, priority, attempt, failures, order, at, fence, put_at, nonce,
+        reserved_at, released, reason, finished_at, worker, string.sub(packed, rest), nil, nil, nil, nil, holder,
+      }
     else
-      local state, priority, attempt, failures, order, at, fence, put_at, nonce, next = struct.unpack(FRESH, packed)
-      job = { state, priority, attempt, failures, order, at, fence, put_at, nonce, 0, 0, 0, 0, '', string.sub(packed, next) }
+      local state, priority, attempt, failures, order, at, fence, put_at, nonce, rest = struct.unpack(FRESH, packed)
+      job = {
+        state, priority, attempt, failures, order, at, fence, put_at, nonce,
+        0, 0, 0, 0, '', string.sub(packed, rest), nil, nil, nil, nil, nil,
+      }
     end
     if flags > 0 then
       job[F_STATE] = first - flags
