@@ -53,10 +53,8 @@ for _, entry in ipairs(entries) do
   append(answer, entry[2][2])
   expected = number + 1
 end
-if #entries == 0 and last > from then
-  answer[2] = last
-elseif #entries == 0 and last < from then
-  -- A number that never was: from another life of this queue.
+-- What happened after it was not written, or is gone; or its number never was, and is from another life of this queue.
+if #entries == 0 and last ~= from then
   answer[2] = last
 end
 return answer
