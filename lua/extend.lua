@@ -12,7 +12,8 @@
 --          then for each lease: id, fence, number of the stream that keeps it, or takes it over (0: the one that got it;
 --          '': whoever keeps it, it is to be extended)
 -- Returns  1 how long until the next job is due or the next lease ends (ms, -1: nothing), then for each lease its end (ms), 0 when
---          it is lost, 1 when it is lost because the job's run_timeout was over, 2 when another stream has taken it over
+--          it is lost, 1 when it is lost because the job's run_timeout was over, 2 when another stream has taken it over;
+--          when leases are taken over, after each how many bytes the job has
 -- Publishes  what was taken over, on the channel of the ends of leases
 -- Twice    the second time counts from its own now
 local lease, takes = tonumber(ARGV[FIRST]), ARGV[FIRST + 1] == '1'
@@ -56,6 +57,9 @@ for n, id in ipairs(ids) do
     end
   end
   answer[#answer + 1] = ends
+  if takes then
+    answer[#answer + 1] = call('HSTRLEN', SPEC, id)
+  end
 end
 commit()
 answer[1] = next_due()

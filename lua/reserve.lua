@@ -7,16 +7,18 @@
 -- KEYS     all parts of the queue
 -- ARGV     5 name of the caller (a broker), 6 number of this call: the caller asks with a new number only after it has
 --          got the answer to the one before
---          then for each claim: how many jobs, lease in ms (0: as the job says), worker id, available by (ms; '': now)
+--          then for each claim: how many jobs, lease in ms (0: as the job says), worker id, available by (ms; '': now), how
+--          many bytes the jobs may have together ('': any; negative: so many, but one job whatever it has)
 -- Returns  1 sum of: 1 jobs remain in READY, 2 the queue is of mode simple, so the jobs are to be pulled,
 --          2 how long until the next job is due or the next lease ends (ms, -1: nothing),
 --          3 for each job 27 bytes: claim (2; 1 for the first), attempt (4), failures (2), fence (7), lease end (6, ms),
---          put at (6, ms); then for each job: id, spec
+--          put at (6, ms); behind these 2 bytes for each claim that got less because the next job has too many bytes;
+--          then for each job: id, spec
 -- Publishes  completion events of jobs that expired, ends of leases; rings while jobs remain
 -- Twice    a call of the same number gets the same jobs again, as far as their leases still run
 local caller, number = ARGV[FIRST], ARGV[FIRST + 1]
 local LAST_CALL = 'reserve:' .. caller
-local STRIDE = 4
+local STRIDE = 5
 -- One call hands out no more bytes than this, but always one job: an answer then fits into the 4 MiB that gRPC clients
 -- accept by default, and a broker's memory is bounded by its calls.
 local MAX_BYTES = 3.5 * 1024 * 1024
@@ -24,6 +26,7 @@ local MAX_BYTES = 3.5 * 1024 * 1024
 local HOLD_BATCH = 200
 
 local taken = {} -- {claim, id, spec} in the order of handing out
+local outgrown = {} -- claims for which the next job had too many bytes, packed
 
 local last = call('HGET', META, LAST_CALL)
 last = last and cmsgpack.unpack(last)
@@ -45,24 +48,37 @@ else
 
   local claim, left = 0, 0
   local position = FIRST + 2 - STRIDE
-  local lease, worker
+  local lease, worker, budget, takes_any
   local function next_claim()
     repeat
       claim, position = claim + 1, position + STRIDE
       left = tonumber(ARGV[position] or -1)
     until left ~= 0
     lease, worker = tonumber(ARGV[position + 1] or 0), ARGV[position + 2]
+    budget = tonumber(ARGV[position + 4] or '')
+    takes_any = budget and budget < 0
+    budget = takes_any and -budget or budget
   end
   next_claim()
 
+  local wanted = 0
   local bytes, is_full = 0, false
+  -- A claim whose bytes don't suffice gets no more, so that nothing overtakes the job that it cannot have.
   local function fits(spec)
-    is_full = bytes + #spec > MAX_BYTES and #taken > 0
+    while budget and #spec > budget and not takes_any do
+      outgrown[#outgrown + 1] = struct.pack('>I2', claim)
+      wanted = wanted - left
+      next_claim()
+    end
+    is_full = left < 0 or (bytes + #spec > MAX_BYTES and #taken > 0)
     return not is_full
   end
 
   local function hand_out(id, job, spec)
     bytes = bytes + #spec
+    if budget then
+      budget, takes_any = math.max(0, budget - #spec), false
+    end
     local policy = job[F_UNPACKED]
     local run_timeout = policy and policy[P_RUN_TIMEOUT]
     local ms = lease > 0 and lease or policy and policy[P_LEASE] or setting('lease')
@@ -75,6 +91,9 @@ else
     -- Setting a field that is not there to nil would make it.
     if job[F_HOLDER] then
       job[F_HOLDER] = nil
+    end
+    if job[F_PROGRESS] then
+      job[F_PROGRESS] = nil
     end
     move(id, RESERVED, NOW + (run_timeout and math.min(ms, run_timeout) or ms), 'reserve')
     taken[#taken + 1] = { claim, id, spec }
@@ -109,7 +128,6 @@ else
     end
   end
 
-  local wanted = 0
   if not settings.paused then
     for i = FIRST + 2, #ARGV, STRIDE do
       wanted = wanted + tonumber(ARGV[i])
@@ -224,5 +242,5 @@ for i, entry in ipairs(taken) do
   answer[n + 1], answer[n + 2] = entry[2], entry[3]
   n = n + 2
 end
-answer[3] = table.concat(numbers)
+answer[3] = table.concat(numbers) .. table.concat(outgrown)
 return answer

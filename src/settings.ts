@@ -78,7 +78,7 @@ const TABLE = {
   maxStreams: setting(
     integer(1, 1_000_000),
     20_000,
-    "How many streams, of Subscribe and Watch, may be open on this broker.",
+    "How many streams, of Subscribe, Work and Watch, may be open on this broker.",
   ),
   maxOutstanding: setting(integer(1, 1_000_000), 10_000, "How many unreleased jobs one stream may hold."),
   defaultRetentionMs: setting(
@@ -116,7 +116,18 @@ const TABLE = {
   keepaliveIntervalMs: setting(
     duration(100, HOUR),
     20 * SECOND,
-    "How often a stream says that it lives, so that proxies don't cut it.",
+    "How often a stream says that it lives, so that proxies don't cut it, and a connection is asked whether it does.",
+  ),
+  keepaliveTimeoutMs: setting(
+    duration(100, HOUR),
+    10 * SECOND,
+    "How long a connection may take to answer that; then it is broken, and its streams end.",
+  ),
+  maxStreamAgeMs: setting(
+    duration(0, 365 * DAY),
+    0,
+    "How old a stream becomes, give or take a tenth, until its worker is asked to open another, so that workers spread " +
+      "anew over all brokers; 0: as old as it likes.",
   ),
   fallbackIntervalMs: setting(
     duration(100, MINUTE),

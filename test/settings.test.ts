@@ -43,6 +43,8 @@ describe("readSettings()", () => {
       deadLetterMax: 10_000,
       deadLetterAgeMs: 180 * 86_400_000,
       keepaliveIntervalMs: 20_000,
+      keepaliveTimeoutMs: 10_000,
+      maxStreamAgeMs: 0,
       fallbackIntervalMs: 1_000,
       sweepIntervalMs: 2_000,
       redisTimeoutMs: 5_000,

@@ -10,8 +10,13 @@ if is_watched then
 
   -- `to`: the state, 0 for gone.
   function note(id, job, cause, to)
+    local progress = ''
+    if cause == 'report' then
+      local percent, _, text = progress_of(job)
+      progress = string.format(',"p":%d,"n":%s', percent, cjson.encode(text))
+    end
     events[#events + 1] = string.format(
-      '{"id":%s,"t":"%s","s":%d,"at":%d,"a":%d,"f":%d,"w":%s,"due":%d}',
+      '{"id":%s,"t":"%s","s":%d,"at":%d,"a":%d,"f":%d,"w":%s,"due":%d%s}',
       cjson.encode(id),
       cause,
       to,
@@ -19,7 +24,8 @@ if is_watched then
       job[F_ATTEMPT],
       job[F_FAILURES],
       cjson.encode(job[F_WORKER]),
-      (to == SCHEDULED or to == RETRYING) and job[F_AT] or 0
+      (to == SCHEDULED or to == RETRYING) and job[F_AT] or 0,
+      progress
     )
   end
 

@@ -21,10 +21,11 @@ local function make(id, spec, options, nonce)
     0,
     '',
     options.policy and cmsgpack.pack(options.policy) or '',
-    -- F_WAS_SET, F_WAS_MEMBER, F_UNPACKED, F_SLOT, F_HOLDER
+    -- F_WAS_SET, F_WAS_MEMBER, F_UNPACKED, F_SLOT, F_HOLDER, F_PROGRESS
     nil,
     nil,
     options.policy,
+    nil,
     nil,
     nil,
   }, spec)

@@ -30,6 +30,9 @@ local F_WAS_SET, F_WAS_MEMBER, F_UNPACKED = 16, 17, 18
 local F_SLOT = 19
 -- RESERVED: the number of the stream that has taken the lease over from the one that got it (extend.lua), or nil.
 local F_HOLDER = 20
+-- RESERVED: what the worker reported of its progress, packed as PROGRESS says, the note behind it; or nil.
+local F_PROGRESS = 21
+local PROGRESS = '>BI6' -- percent, when (ms)
 
 local P_LEASE, P_RUN_TIMEOUT, P_RETENTION, P_EXPIRES_IN, P_RETRY = 1, 2, 3, 4, 5
 -- {key, limit}; {key, until: 1 start, 2 success, 3 expiry, expires in ms or false}
@@ -51,15 +54,18 @@ do
   -- Their least lengths; a worker's id follows the second, its length in the byte before.
   local FRESH_BYTES, USED_BYTES = 39, 54
   -- Added to the state, in the first byte, where the job has a slot, where the fields of USED follow, and where after
-  -- these stands the lease's holder.
-  local HAS_SLOT, IS_USED, IS_TAKEN_OVER = 32, 64, 128
+  -- these stand the lease's holder and the progress, with its length before it.
+  local HAS_PROGRESS, HAS_SLOT, IS_USED, IS_TAKEN_OVER = 16, 32, 64, 128
   local HOLDER = '>I6'
   local HOLDER_BYTES = 6
+  local LENGTH = '>I2'
+  local LENGTH_BYTES = 2
+  local PROGRESS_BYTES = 7
 
   -- nil for what is no job: too short, in no state, with a policy that cannot be unpacked, or held without a key.
   function decode(packed)
     local length, first = #packed, string.byte(packed) or 0
-    local flags = first - first % HAS_SLOT
+    local flags = first - first % HAS_PROGRESS
     local used = flags % IS_TAKEN_OVER >= IS_USED
     if first == flags or first - flags > FAILED or length < FRESH_BYTES then
       return nil
@@ -72,27 +78,35 @@ do
       end
       local state, priority, attempt, failures, order, at, fence, put_at, nonce, reserved_at, released, reason, finished_at, worker, rest =
         struct.unpack(FRESH_AND_USED, packed)
-      local holder
+      local holder, progress
       if flags >= IS_TAKEN_OVER then
         if length < rest - 1 + HOLDER_BYTES then
           return nil
         end
         holder, rest = struct.unpack(HOLDER, packed, rest)
       end
+      if flags % HAS_SLOT == HAS_PROGRESS then
+        local bytes = length >= rest - 1 + LENGTH_BYTES and struct.unpack(LENGTH, packed, rest) or 0
+        if bytes < PROGRESS_BYTES or length < rest - 1 + LENGTH_BYTES + bytes then
+          return nil
+        end
+        rest = rest + LENGTH_BYTES
+        progress, rest = string.sub(packed, rest, rest + bytes - 1), rest + bytes
+      end
       job = {
         state, priority, attempt, failures, order, at, fence, put_at, nonce,
-        reserved_at, released, reason, finished_at, worker, string.sub(packed, rest), nil, nil, nil, nil, holder,
+        reserved_at, released, reason, finished_at, worker, string.sub(packed, rest), nil, nil, nil, nil, holder, progress,
       }
     else
       local state, priority, attempt, failures, order, at, fence, put_at, nonce, rest = struct.unpack(FRESH, packed)
       job = {
         state, priority, attempt, failures, order, at, fence, put_at, nonce,
-        0, 0, 0, 0, '', string.sub(packed, rest), nil, nil, nil, nil, nil,
+        0, 0, 0, 0, '', string.sub(packed, rest), nil, nil, nil, nil, nil, nil,
       }
     end
     if flags > 0 then
       job[F_STATE] = first - flags
-      job[F_SLOT] = flags % IS_USED == HAS_SLOT or nil
+      job[F_SLOT] = flags % IS_USED >= HAS_SLOT or nil
     end
     if job[F_POLICY] ~= '' then
       local ok, unpacked = pcall(cmsgpack.unpack, job[F_POLICY])
@@ -112,10 +126,15 @@ do
     if job[F_FENCE] == 0 and job[F_FINISHED_AT] == 0 then
       return struct.pack(FRESH, first, unpack(job, 2, F_NONCE)) .. job[F_POLICY]
     end
-    local holder = job[F_STATE] == RESERVED and job[F_HOLDER]
-    return struct.pack(FRESH, first + IS_USED + (holder and IS_TAKEN_OVER or 0), unpack(job, 2, F_NONCE))
+    local holder, progress = nil, nil
+    if job[F_STATE] == RESERVED then
+      holder, progress = job[F_HOLDER], job[F_PROGRESS]
+    end
+    first = first + IS_USED + (holder and IS_TAKEN_OVER or 0) + (progress and HAS_PROGRESS or 0)
+    return struct.pack(FRESH, first, unpack(job, 2, F_NONCE))
       .. struct.pack(USED, job[F_RESERVED_AT], job[F_RELEASED], job[F_REASON], job[F_FINISHED_AT], #job[F_WORKER], job[F_WORKER])
       .. (holder and struct.pack(HOLDER, holder) or '')
+      .. (progress and struct.pack(LENGTH, #progress) .. progress or '')
       .. job[F_POLICY]
   end
 end
@@ -124,4 +143,14 @@ end
 local function policy_of(job, field)
   local unpacked = job[F_UNPACKED]
   return unpacked and unpacked[field] or nil
+end
+
+-- percent, when (ms), note; percent -1: nothing was reported in this attempt.
+local function progress_of(job)
+  local packed = job[F_STATE] == RESERVED and job[F_PROGRESS]
+  if not packed then
+    return -1, 0, ''
+  end
+  local percent, at, rest = struct.unpack(PROGRESS, packed)
+  return percent, at, string.sub(packed, rest)
 end

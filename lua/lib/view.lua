@@ -1,9 +1,11 @@
 -- @include due
 -- A job as Get and List show it: spec, result or error (nil: none), state, attempt, failures, at, put at, worker ('':
 -- none), reserved at, finished at, why it failed (REASON_…), concurrency key ('': none), its limit, unique key ('':
--- none), until (1 start, 2 success, 3 expiry), its expiry (ms from the put, 0: none); times in ms, 0 for none.
+-- none), until (1 start, 2 success, 3 expiry), its expiry (ms from the put, 0: none), percent of the progress (-1: none),
+-- when it was reported, its note; times in ms, 0 for none.
 local function view_of(job, spec, result)
   local slot, key = policy_of(job, P_CONCURRENCY) or { '', 0 }, policy_of(job, P_UNIQUE) or { '', 0, false }
+  local percent, reported_at, text = progress_of(job)
   return {
     spec,
     result,
@@ -21,5 +23,8 @@ local function view_of(job, spec, result)
     key[1],
     key[2],
     key[3] or 0,
+    percent,
+    reported_at,
+    text,
   }
 end

@@ -21,11 +21,13 @@ import { type Pulled, pull } from "./pull.ts";
 import { Queues } from "./queues.ts";
 import { ReserveCalls, type ReserveOptions } from "./reserve-call.ts";
 import { Schedules } from "./schedules.ts";
+import { streamAge } from "./stream-age.ts";
 import { type SubscribeOptions, Subscription } from "./subscription.ts";
 import { Sweeper } from "./sweeper.ts";
 import { Ticks } from "./ticks.ts";
 import type { WatchOptions, WatchStream } from "./watch-stream.ts";
 import { Watches } from "./watches.ts";
+import { Work, type WorkAnswer } from "./work.ts";
 import { type Caller, Workers } from "./workers.ts";
 
 export type BrokerOptions = {
@@ -35,6 +37,8 @@ export type BrokerOptions = {
   readonly queueDefaults: QueueDefaults;
   readonly connections: Connections;
   readonly keepaliveIntervalMs: number;
+  /** 0: streams do not age. */
+  readonly maxStreamAgeMs: number;
   readonly fallbackIntervalMs: number;
   readonly sweepIntervalMs: number;
   /** In one queue. */
@@ -61,7 +65,7 @@ export class Broker {
   readonly #doorbell: Doorbell;
   readonly #sweeper: Sweeper;
   readonly #ticks: Ticks;
-  readonly #subscriptions = new Set<Subscription>();
+  readonly #subscriptions = new Set<Subscription | Subscription<WorkAnswer>>();
   /** What must reach Redis before the connections end. */
   readonly #pending = new Set<Promise<void>>();
   readonly #reserveCalls: ReserveCalls;
@@ -106,7 +110,8 @@ export class Broker {
     this.#leaseEnds = new LeaseEnds(this.#channels, namespace, (lease) => this.#heldLeases.onEnd(lease));
     this.#awaits = new Awaits({ store, channels: this.#channels, namespace, log });
     const { keepaliveIntervalMs: keepaliveMs } = options;
-    this.#watches = new Watches({ store, channels: this.#channels, namespace, keepaliveMs, log });
+    const ageMs = () => streamAge(options.maxStreamAgeMs);
+    this.#watches = new Watches({ store, channels: this.#channels, namespace, keepaliveMs, ageMs, log });
     this.workers = new Workers({
       brokerId,
       store: new WorkerStore(connections.commands, this.#channels, namespace),
@@ -173,13 +178,22 @@ export class Broker {
     return this.#heldLeases.takeOver(leases, leaseMs);
   }
 
-  /** A stream of jobs; whoever takes it must read it to its end, or call its return(). */
+  /** A stream of jobs; whoever takes it must read it to its end, or close it. */
   subscribe(options: SubscribeOptions): Subscription {
+    return this.#open<never>(options);
+  }
+
+  /** A stream of jobs on which the worker speaks as well; likewise. */
+  work(options: SubscribeOptions): Work {
+    return new Work(this.#open<WorkAnswer>(options), this.jobs);
+  }
+
+  #open<Answer extends WorkAnswer>(options: SubscribeOptions): Subscription<Answer> {
     if (this.#state.kind !== "serving") throw draining();
     const followed = new Set(options.queues.map(({ name }) => name));
     for (const { queue } of options.resumed?.kept ?? []) followed.add(queue);
     for (const name of followed) this.#leaseEnds.follow(name);
-    const subscription = new Subscription(options, {
+    const subscription: Subscription<Answer> = new Subscription<Answer>(options, {
       hub: this.#hub,
       heldLeases: this.#heldLeases,
       giveBack: (leases) => this.#giveBack(leases),
@@ -187,10 +201,11 @@ export class Broker {
       pull: async (jobs) => (await this.#pull(jobs)).jobs,
       isQuiet: (workerId) => this.workers.isQuiet(workerId),
       keepaliveMs: this.#options.keepaliveIntervalMs,
-      onClose: (closed) => {
+      ageMs: streamAge(this.#options.maxStreamAgeMs),
+      onClose: () => {
         left();
         for (const name of followed) this.#leaseEnds.unfollow(name);
-        this.#forget(closed);
+        this.#forget(subscription);
       },
     });
     const left = this.workers.opened(subscription);
@@ -238,6 +253,7 @@ export class Broker {
     await this.drain(0);
     this.#state = { kind: "stopped" };
     this.#channels.stop();
+    await this.jobs.stop();
     const parts = [this.#doorbell, this.#heldLeases, this.#sweeper, this.#awaits, this.#watches, this.workers];
     await Promise.all(parts.map((part) => part.stop()));
   }
@@ -265,7 +281,7 @@ export class Broker {
     return pulled;
   }
 
-  #forget(subscription: Subscription): void {
+  #forget(subscription: Subscription | Subscription<WorkAnswer>): void {
     this.#subscriptions.delete(subscription);
     if (this.#subscriptions.size === 0) this.#onIdle?.();
   }

@@ -1,5 +1,6 @@
 /** Somebody who waits for jobs, as the hub sees them: a Reserve call or a stream. */
 import type { LeasedJob } from "../model/job.ts";
+import type { ByteBudget } from "../store/store.ts";
 
 /** A queue that a consumer takes jobs from; `weight` counts under policy "weighted" only. */
 export type QueueShare = { readonly name: string; readonly weight: number };
@@ -21,6 +22,10 @@ export type Consumer = {
   readonly asksItself: boolean;
   /** How many more jobs it can take now. */
   capacity(): number;
+  /** How many bytes these may have together; undefined: any. */
+  byteBudget(): ByteBudget | undefined;
+  /** The next job for it has more bytes than that, so there was none, or no more. */
+  outgrown(): void;
   /**
    * At least one job, and never more than its capacity was when the hub asked. `pull`: their queue is of mode SIMPLE, so
    * they are to be forgotten as they are handed out.

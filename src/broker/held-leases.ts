@@ -16,10 +16,13 @@ import type { Extension, KeptLease } from "../store/store.ts";
 /** Who has to know when a lease ends before its stream does. */
 export type Holder = { onLeaseEnd(lease: Lease, reason: LeaseEnd): void };
 
+/** `bytes`: how many the job has. */
+export type SizedLease = Lease & { readonly bytes: number };
+
 /** What came of taking leases over: those that run are to be held by this number. */
 export type TakenOver = {
   readonly number: number;
-  readonly kept: readonly Lease[];
+  readonly kept: readonly SizedLease[];
   readonly lost: readonly { readonly lease: Lease; readonly reason: "EXPIRED" | "RUN_TIMEOUT" }[];
 };
 
@@ -64,6 +67,12 @@ const BATCH = 1_000;
 export class HeldLeases {
   readonly #options: HeldLeasesOptions;
   readonly #queues = new Map<string, Map<number, HeldLease>>();
+  /**
+   * queue and duration → when those leases are renewed next: all together, also those that came a moment ago, so that a
+   * round costs one call for each 1,000 leases, however they came. (One call for 10,000 would keep Redis from everybody
+   * else for ROUND_FIGURE.)
+   */
+  readonly #rounds = new Map<string, number>();
   /** What Redis could not be told yet: at most what the streams that ended meanwhile held. */
   readonly #relinquished: Relinquished[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -96,25 +105,26 @@ export class HeldLeases {
       this.#queues.set(queue, leases);
     }
     const before = number === 0 ? undefined : leases.get(fence);
-    const waitMs = number === 0 ? leaseMs * RENEW_AFTER : Math.min(leaseMs * RENEW_AFTER, FIRST_RENEWAL_MOST_MS);
-    leases.set(fence, { lease, leaseMs, holder, number, renewAt: performance.now() + waitMs });
+    const now = performance.now();
+    const renewAt = number === 0 ? this.#nextRound(queue, leaseMs, now) : now + firstRenewalMs(leaseMs);
+    leases.set(fence, { lease, leaseMs, holder, number, renewAt });
     before?.holder.onLeaseEnd(before.lease, "RESUMED");
   }
 
   /** Takes over leases that another stream kept, here or at another broker. Throws when Redis does not answer. */
   async takeOver(leases: readonly Lease[], leaseMs: number): Promise<TakenOver> {
     const number = randomInt(1, NUMBER_LIMIT);
-    const kept: Lease[] = [];
+    const kept: SizedLease[] = [];
     const lost: TakenOver["lost"][number][] = [];
     for (const [queue, group] of Map.groupBy(leases, ({ queue }) => queue)) {
       for (let i = 0; i < group.length; i += BATCH) {
         const batch = group.slice(i, i + BATCH);
         const named = batch.map((lease) => ({ ...lease, holder: number }));
-        const { ends, nextDueMs } = await this.#options.extend(queue, named, leaseMs, { takeOver: true });
+        const { ends, bytes, nextDueMs } = await this.#options.extend(queue, named, leaseMs, { takeOver: true });
         if (nextDueMs !== undefined) this.#options.onNextDue(queue, nextDueMs);
         for (const [n, lease] of batch.entries()) {
           const end = ends[n];
-          if (typeof end === "number") kept.push(lease);
+          if (typeof end === "number") kept.push({ ...lease, bytes: bytes[n] ?? 0 });
           else lost.push({ lease, reason: end === "RUN_TIMEOUT" ? end : "EXPIRED" });
         }
       }
@@ -176,11 +186,26 @@ export class HeldLeases {
     return held?.lease === lease ? held : undefined;
   }
 
+  /** A new one begins where there is none under way. */
+  #nextRound(queue: string, leaseMs: number, now: number): number {
+    const key = roundOf(queue, leaseMs);
+    const next = this.#rounds.get(key) ?? 0;
+    if (next > now) return next;
+    const begun = now + leaseMs * RENEW_AFTER;
+    this.#rounds.set(key, begun);
+    return begun;
+  }
+
   #forget(lease: Lease): void {
     const leases = this.#queues.get(lease.queue);
     if (!leases || !this.#heldBy(lease)) return;
     leases.delete(lease.fence);
     if (leases.size === 0) this.#queues.delete(lease.queue);
+  }
+
+  /** Those of queues of which nothing is held any more. */
+  #forgetRounds(now: number): void {
+    for (const [key, next] of this.#rounds) if (next <= now) this.#rounds.delete(key);
   }
 
   async #renew(): Promise<void> {
@@ -196,12 +221,13 @@ export class HeldLeases {
         }
       }
     }
+    this.#forgetRounds(now);
   }
 
   async #renewBatch(queue: string, batch: readonly HeldLease[], leaseMs: number): Promise<void> {
     const ends = await this.#extend(queue, batch.map(keptBy), leaseMs);
-    const waitMs = ends ? leaseMs * RENEW_AFTER : Math.min(leaseMs * RETRY_AFTER, RETRY_MOST_MS);
-    const renewAt = performance.now() + waitMs;
+    const now = performance.now();
+    const renewAt = ends ? this.#nextRound(queue, leaseMs, now) : now + Math.min(leaseMs * RETRY_AFTER, RETRY_MOST_MS);
     for (const [i, held] of batch.entries()) {
       held.renewAt = renewAt;
       const end = ends?.[i];
@@ -221,6 +247,14 @@ export class HeldLeases {
       return undefined;
     }
   }
+}
+
+function roundOf(queue: string, leaseMs: number): string {
+  return `${leaseMs} ${queue}`;
+}
+
+function firstRenewalMs(leaseMs: number): number {
+  return Math.min(leaseMs * RENEW_AFTER, FIRST_RENEWAL_MOST_MS);
 }
 
 function keptBy({ lease: { queue, id, fence }, number }: HeldLease): KeptLease {

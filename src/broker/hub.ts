@@ -15,7 +15,7 @@
  */
 import type { Lease, LeasedJob } from "../model/job.ts";
 import type { Logger } from "../model/log.ts";
-import type { Reservation } from "../store/store.ts";
+import type { Claim, Reservation } from "../store/store.ts";
 import type { Consumer } from "./consumer.ts";
 import type { Line, LineState, ReserveCall, Waiter } from "./line.ts";
 import { Weights } from "./weights.ts";
@@ -43,6 +43,12 @@ export type HubOptions = {
 /** Jobs asked for in one call: about 10 ms of Redis. */
 const MAX_CLAIMED = 1_000;
 const RETRY_MS = 250;
+/**
+ * For so many waiters is asked when a queue has been empty, and for so many times more each time that there was more.
+ * With 10,000 streams at one queue, asking for 1,000 of them each time cost Redis WINDOW_FIGURE.
+ */
+const FIRST_WINDOW = 16;
+const WINDOW_GROWTH = 4;
 
 export class Hub {
   readonly #options: HubOptions;
@@ -62,7 +68,11 @@ export class Hub {
     const waiter: Waiter = { consumer, weights, pending: 0 };
     this.#waiters.set(consumer, waiter);
     const lines = consumer.queues.map(({ name }) => this.#lineOf(name));
-    for (const line of lines) line.waiters.add(waiter);
+    for (const line of lines) {
+      line.waiters.add(waiter);
+      if (consumer.queues.length > 1) line.rovers.add(waiter);
+      if (consumer.asksItself) line.askers.add(waiter);
+    }
     for (const line of lines) void this.#look(line);
   }
 
@@ -73,8 +83,11 @@ export class Hub {
     this.#waiters.delete(consumer);
     for (const { name } of consumer.queues) {
       const line = this.#lines.get(name);
-      line?.waiters.delete(waiter);
-      if (line?.waiters.size === 0) this.#drop(line);
+      if (!line) continue;
+      line.waiters.delete(waiter);
+      line.rovers.delete(waiter);
+      line.askers.delete(waiter);
+      if (line.waiters.size === 0) this.#drop(line);
     }
   }
 
@@ -112,6 +125,9 @@ export class Hub {
       line = {
         queue,
         waiters: new Set(),
+        rovers: new Set(),
+        askers: new Set(),
+        window: FIRST_WINDOW,
         state: { kind: "resting" },
         lookAgain: false,
         unanswered: undefined,
@@ -166,6 +182,7 @@ export class Hub {
       line.unanswered = undefined;
       line.failed = false;
       if (reservation.nextDueMs !== undefined) this.#options.onNextDue(line.queue, reservation.nextDueMs);
+      line.window = reservation.remaining ? Math.min(line.window * WINDOW_GROWTH, MAX_CLAIMED) : FIRST_WINDOW;
       this.#handOut(line, call, reservation);
       if (!reservation.remaining && !line.lookAgain) {
         this.#listen(line, reservation.nextDueMs);
@@ -194,7 +211,7 @@ export class Hub {
       if (line.waiters.size === 0) this.#drop(line);
       return;
     }
-    for (const { weights } of line.waiters) weights?.foundEmpty(line.queue);
+    for (const { weights } of line.rovers) weights?.foundEmpty(line.queue);
     // A timer may fire up to 1 ms early, and then Redis would find nothing due.
     const waitMs = Math.min(
       nextDueMs === undefined ? this.#options.fallbackMs : nextDueMs + 1,
@@ -207,9 +224,7 @@ export class Hub {
   /** Queues that had to wait because this one had jobs may have their turn now. */
   #wakeRivals(line: Line): void {
     const rivals = new Set<string>();
-    for (const { consumer } of line.waiters) {
-      if (consumer.queues.length > 1) for (const { name } of consumer.queues) rivals.add(name);
-    }
+    for (const { consumer } of line.rovers) for (const { name } of consumer.queues) rivals.add(name);
     for (const name of rivals) {
       const rival = this.#lines.get(name);
       if (!rival || rival === line) continue;
@@ -224,9 +239,7 @@ export class Hub {
    */
   #leftOut(line: Line): boolean {
     const served = new Set(line.unanswered?.waiters);
-    for (const waiter of line.waiters) {
-      if (waiter.consumer.asksItself && !served.has(waiter) && this.#room(line, waiter) > 0) return true;
-    }
+    for (const waiter of line.askers) if (!served.has(waiter) && this.#room(line, waiter) > 0) return true;
     return false;
   }
 
@@ -236,18 +249,31 @@ export class Hub {
   }
 
   #compose(line: Line): ReserveCall | undefined {
-    const claims = [];
-    const waiters = [];
+    const claims: Claim[] = [];
+    const waiters: Waiter[] = [];
     let left = MAX_CLAIMED;
-    for (const waiter of line.waiters) {
+    const ask = (waiter: Waiter) => {
       const count = Math.min(this.#room(line, waiter), left);
-      if (count <= 0) continue;
-      const { leaseMs, workerId, availableByMs } = waiter.consumer;
-      claims.push({ count, leaseMs, workerId, availableByMs });
+      if (count <= 0) return;
+      const { consumer } = waiter;
+      const { leaseMs, workerId, availableByMs } = consumer;
+      claims.push({ count, leaseMs, workerId, availableByMs, bytes: consumer.byteBudget() });
       waiters.push(waiter);
       waiter.pending += count;
       left -= count;
-      if (left === 0) break;
+    };
+    for (const waiter of line.waiters) {
+      if (left === 0 || waiters.length >= line.window) break;
+      ask(waiter);
+    }
+    const asked = new Set(line.askers.size > 0 ? waiters : []);
+    for (const waiter of line.askers) {
+      if (asked.has(waiter)) continue;
+      if (left === 0) {
+        line.lookAgain = true;
+        break;
+      }
+      ask(waiter);
     }
     return claims.length === 0 ? undefined : { number: this.#nextCall++, claims, waiters };
   }
@@ -255,7 +281,9 @@ export class Hub {
   /** How many jobs of this line's queue this consumer may be given now. */
   #room(line: Line, { consumer, weights, pending }: Waiter): number {
     const capacity = consumer.capacity() - pending;
-    if (capacity <= 0 || consumer.queues.length === 1) return capacity;
+    // A budget of bytes cannot be divided among calls: nobody knows yet what they bring.
+    if (capacity <= 0 || (pending > 0 && consumer.byteBudget())) return 0;
+    if (consumer.queues.length === 1) return capacity;
     const hasJobs = (queue: string) => this.#lines.get(queue)?.state.kind !== "listening";
     if (!weights) {
       for (const { name } of consumer.queues) {
@@ -269,23 +297,27 @@ export class Hub {
 
   #handOut(line: Line, call: ReserveCall, reservation: Reservation): void {
     for (const [i, waiter] of call.waiters.entries()) {
-      const { consumer, weights } = waiter;
       const jobs = reservation.jobs[i] ?? [];
       const claimed = call.claims[i]?.count ?? 0;
       waiter.pending -= claimed;
-      if (this.#waiters.get(consumer) !== waiter || this.#stopped) {
-        if (jobs.length > 0) this.#options.giveBack(jobs);
-        continue;
+      if (this.#waiters.get(waiter.consumer) === waiter && !this.#stopped) {
+        if (reservation.outgrown.includes(i)) waiter.consumer.outgrown();
+        this.#handOutTo(line, waiter, jobs, claimed, reservation);
+      } else if (jobs.length > 0) {
+        this.#options.giveBack(jobs);
       }
-      if (jobs.length > 0) this.#deliver(line, waiter, jobs, reservation.pull);
-      weights?.took(line.queue, jobs.length);
-      if (jobs.length < claimed && !reservation.remaining) {
-        consumer.missed(line.queue);
-      }
-      // What it did not get here it may get elsewhere, where its claim had stood in the way.
-      const gotLess = jobs.length < claimed && reservation.remaining;
-      if (consumer.queues.length > 1 && (gotLess || (weights && jobs.length > 0))) this.wake(consumer);
     }
+  }
+
+  #handOutTo(line: Line, waiter: Waiter, jobs: readonly LeasedJob[], claimed: number, reservation: Reservation): void {
+    const { consumer, weights } = waiter;
+    if (jobs.length > 0) this.#deliver(line, waiter, jobs, reservation.pull);
+    weights?.took(line.queue, jobs.length);
+    if (jobs.length < claimed && !reservation.remaining) consumer.missed(line.queue);
+    if (consumer.queues.length === 1) return;
+    // What it did not get here it may get elsewhere, where its claim had stood in the way.
+    const gotLess = jobs.length < claimed && reservation.remaining;
+    if (gotLess || (weights && jobs.length > 0) || consumer.byteBudget()) this.wake(consumer);
   }
 
   #deliver(line: Line, waiter: Waiter, jobs: readonly LeasedJob[], pull: boolean): void {

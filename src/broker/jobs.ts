@@ -6,6 +6,7 @@ import {
   type NewJob,
   NO_LEASE,
   type Outcome,
+  type Progress,
   type PutOutcome,
   type Released,
 } from "../model/job.ts";
@@ -13,6 +14,7 @@ import type { JobState } from "../model/states.ts";
 import type { JobPage, Position, RetryOutcome, Store } from "../store/store.ts";
 import { Gather } from "./gather.ts";
 import type { HeldLeases } from "./held-leases.ts";
+import { ProgressReports } from "./progress.ts";
 
 export type PutJob = { readonly queue: string; readonly job: NewJob };
 export type PutAnswer = { readonly id: string; readonly created: boolean; readonly state: JobState };
@@ -31,10 +33,12 @@ export class Jobs {
   readonly #heldLeases: HeldLeases;
   readonly #puts: Gather<NewJob, PutOutcome>;
   readonly #releases: Gather<Release, Released | undefined>;
+  readonly #progress: ProgressReports;
 
   constructor(store: Store, heldLeases: HeldLeases) {
     this.#store = store;
     this.#heldLeases = heldLeases;
+    this.#progress = new ProgressReports(store);
     this.#puts = new Gather((queue, jobs) => store.put(queue, jobs));
     this.#releases = new Gather((queue, releases) => {
       const announce = releases.some(({ lease }) => lease.fence !== NO_LEASE && !heldLeases.has(lease));
@@ -85,6 +89,16 @@ export class Jobs {
         });
       },
     );
+  }
+
+  /** Answers when it is stored; what comes of one job more often than every 100 ms is merged. */
+  async reportProgress(lease: Lease, progress: Progress): Promise<void> {
+    if (!(await this.#progress.report(lease, progress))) throw leaseLost(lease.queue, lease.id);
+  }
+
+  /** Writes what has not been written. */
+  stop(): Promise<void> {
+    return this.#progress.stop();
   }
 
   /** The state the job was in; undefined when there was none. */

@@ -27,6 +27,12 @@ export type Line = {
   readonly queue: string;
   /** In the order of service: who got jobs goes to the end. */
   readonly waiters: Set<Waiter>;
+  /** Those of them that have other queues, too. */
+  readonly rovers: Set<Waiter>;
+  /** Those of them that have to be asked for in any case: see Consumer.asksItself. */
+  readonly askers: Set<Waiter>;
+  /** For so many of the others the next call asks: as few as the jobs that are expected, because there may be thousands. */
+  window: number;
   state: LineState;
   /** Somebody came, or the bell rang, while a call was in flight: look once more before listening. */
   lookAgain: boolean;

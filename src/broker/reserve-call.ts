@@ -99,6 +99,10 @@ class ReserveCall implements Consumer {
     this.#answer({ jobs, pull: pull || this.#pulls });
   }
 
+  byteBudget(): undefined {}
+
+  outgrown(): void {}
+
   /** Its worker is to get no more jobs: a call that does not wait would else hear of it from nobody. */
   becameQuiet(): void {
     if (this.#answersEmpty && !this.#answered) this.#answer(NOTHING);

@@ -33,6 +33,8 @@ export type WatchContext = {
   readonly take: (queue: string, onNews: () => void) => WatchedQueue;
   readonly giveBack: (queue: string, onNews: () => void) => void;
   readonly keepaliveMs: number;
+  /** When it ends by itself; undefined: never. */
+  readonly ageMs: number | undefined;
   readonly onClose: (stream: WatchStream) => void;
 };
 
@@ -60,6 +62,7 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
   /** Not yet taken: one page, with the gap before it, and at most one of each other kind. */
   readonly #events: WatchEvent[] = [];
   readonly #keepalive: NodeJS.Timeout;
+  readonly #ageing: NodeJS.Timeout | undefined;
   #state: State = { kind: "new" };
   #keepaliveDue = false;
   #wakeReader: (() => void) | undefined;
@@ -69,6 +72,7 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
     this.#context = context;
     this.#places = options.queues.map((queue) => this.#placeIn(queue));
     this.#keepalive = setInterval(() => this.#sayAlive(), context.keepaliveMs);
+    if (context.ageMs !== undefined) this.#ageing = setTimeout(() => this.drain(0), context.ageMs);
   }
 
   /** Tells the reader, and ends. */
@@ -84,6 +88,7 @@ export class WatchStream implements AsyncIterableIterator<WatchEvent> {
     if (this.#state.kind === "closed") return;
     this.#setState({ kind: "closed" });
     clearInterval(this.#keepalive);
+    clearTimeout(this.#ageing);
     this.#events.length = 0;
     for (const { queue, onNews } of this.#places) this.#context.giveBack(queue, onNews);
     this.#wakeReader?.();

@@ -11,6 +11,8 @@ export type WatchesOptions = {
   readonly channels: Channels;
   readonly namespace: string;
   readonly keepaliveMs: number;
+  /** When a stream that begins now is to end; undefined: never. */
+  readonly ageMs?: () => number | undefined;
   readonly log: Logger;
   readonly pollMs?: number;
 };
@@ -55,6 +57,7 @@ export class Watches {
       take: (queue, onNews) => this.#take(queue, onNews),
       giveBack: (queue, onNews) => this.#giveBack(queue, onNews),
       keepaliveMs: this.#options.keepaliveMs,
+      ageMs: this.#options.ageMs?.(),
       onClose: (closed) => this.#forget(closed),
     });
     this.#streams.add(stream);

@@ -96,6 +96,9 @@ export type Outcome =
 /** `state` is "GONE" for what was pulled. */
 export type Released = { readonly state: Place; readonly runAtMs?: number | undefined };
 
+/** How far a worker has come, as it says; `percent` 0 to 100. */
+export type Progress = { readonly percent: number; readonly note: string };
+
 export type JobView = {
   readonly spec: Uint8Array;
   /** The result of a COMPLETED job, else the error of the last failure. */
@@ -113,6 +116,8 @@ export type JobView = {
   readonly reason: number;
   readonly concurrency: Concurrency | undefined;
   readonly unique: Unique | undefined;
+  /** Of a RESERVED job. */
+  readonly progress: (Progress & { readonly reportedAtMs: number }) | undefined;
 };
 
 /** Why a lease is over, as brokers tell each other; RESUMED: for the stream that kept it, another one does now. */

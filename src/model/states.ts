@@ -28,6 +28,7 @@ export type Cause =
   | "reserve"
   | "pull"
   | "extend"
+  | "report"
   | "complete"
   | "fail"
   | "return"
@@ -55,6 +56,8 @@ export const TRANSITIONS: readonly Transition[] = [
   // Handed out and forgotten at once.
   { cause: "pull", from: ["RESERVED"], to: ["GONE"] },
   { cause: "extend", from: ["RESERVED"], to: ["RESERVED"] },
+  // How far the worker has come.
+  { cause: "report", from: ["RESERVED"], to: ["RESERVED"] },
   // With a retention of zero a completed job is gone at once.
   { cause: "complete", from: ["RESERVED"], to: ["COMPLETED", "GONE"] },
   { cause: "fail", from: ["RESERVED"], to: ["RETRYING", "FAILED"] },

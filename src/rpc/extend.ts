@@ -4,10 +4,12 @@ import {
   type ExtendRequest,
   type ExtendResponse,
   ExtendResponseSchema,
+  type ExtendResult,
   ExtendResultSchema,
 } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
-import { DEFAULT_LEASE_MS } from "../model/job.ts";
+import type { Settled } from "../broker/jobs.ts";
+import { DEFAULT_LEASE_MS, type Lease } from "../model/job.ts";
 import { itemStatus, settleEach, settleGood } from "./batch.ts";
 import { Checks, LONGEST_LEASE_MS, SHORTEST_LEASE_MS } from "./checks.ts";
 import { checkLeaseToken } from "./lease-token.ts";
@@ -19,25 +21,38 @@ export async function extend(
   limits: Limits,
   request: ExtendRequest,
 ): Promise<ExtendResponse> {
+  const { leases, leaseMs } = checkExtend(request, namespace, limits, "");
+  const answers = await settleGood(leases, (good) => broker.jobs.extend(good, leaseMs));
+  return create(ExtendResponseSchema, { results: answers.map(extendResult) });
+}
+
+/** A bad token is its own error; `path`: where the request stands. */
+export function checkExtend(
+  request: ExtendRequest,
+  namespace: string,
+  limits: Limits,
+  path: string,
+): { readonly leases: Settled<Lease>[]; readonly leaseMs: number } {
   const checks = new Checks();
-  checks.count("lease_tokens", request.leaseTokens.length, limits.maxBatch);
+  const { leaseTokens, leaseDuration } = request;
+  checks.count(`${path}lease_tokens`, leaseTokens.length, limits.maxBatch);
   const leaseMs =
-    checks.duration("lease_duration", request.leaseDuration, SHORTEST_LEASE_MS, LONGEST_LEASE_MS) ?? DEFAULT_LEASE_MS;
+    checks.duration(`${path}lease_duration`, leaseDuration, SHORTEST_LEASE_MS, LONGEST_LEASE_MS) ?? DEFAULT_LEASE_MS;
   checks.done();
-  const leases = settleEach(request.leaseTokens, (token, i) => {
+  const leases = settleEach(leaseTokens, (token, i) => {
     const own = new Checks();
-    const lease = checkLeaseToken(own, `lease_tokens[${i}]`, namespace, token);
+    const lease = checkLeaseToken(own, `${path}lease_tokens[${i}]`, namespace, token);
     own.done();
     return lease;
   });
-  const answers = await settleGood(leases, (good) => broker.jobs.extend(good, leaseMs));
-  const results = answers.map((answer) =>
-    create(ExtendResultSchema, {
-      result:
-        "ok" in answer
-          ? { case: "leaseExpiresAt", value: timestampFromMs(answer.ok) }
-          : { case: "error", value: itemStatus(answer.error) },
-    }),
-  );
-  return create(ExtendResponseSchema, { results });
+  return { leases, leaseMs };
+}
+
+export function extendResult(answer: Settled<number>): ExtendResult {
+  return create(ExtendResultSchema, {
+    result:
+      "ok" in answer
+        ? { case: "leaseExpiresAt", value: timestampFromMs(answer.ok) }
+        : { case: "error", value: itemStatus(answer.error) },
+  });
 }

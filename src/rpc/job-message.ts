@@ -6,6 +6,8 @@ import {
   type Job,
   type JobError,
   JobErrorSchema,
+  type JobProgress,
+  JobProgressSchema,
   JobSchema,
   PayloadSchema,
   ReservedJobSchema,
@@ -45,6 +47,7 @@ export function jobMessage(view: JobView, { maxPayloadBytes, omitResult = false 
   job.payloadOmitted = result !== undefined && view.spec.length + result.length > maxPayloadBytes + ROOM_BYTES;
   if (payload && !job.payloadOmitted) job.payload = payload;
   if (view.concurrency) job.concurrency = create(ConcurrencySchema, view.concurrency);
+  if (view.progress) job.progress = progressMessage(view.progress);
   if (view.unique) job.unique = uniqueMessage(view.unique);
   if (reservedAtMs > 0) job.reservedAt = timestampFromMs(reservedAtMs);
   if (finishedAtMs > 0) job.finishedAt = timestampFromMs(finishedAtMs);
@@ -58,6 +61,10 @@ export function jobMessage(view: JobView, { maxPayloadBytes, omitResult = false 
     if (error) job.error = error;
   }
   return job;
+}
+
+export function progressMessage({ percent, note, reportedAtMs }: NonNullable<JobView["progress"]>): JobProgress {
+  return create(JobProgressSchema, { percent, note, reportedAt: timestampFromMs(reportedAtMs) });
 }
 
 function uniqueMessage({ key, until, expiresInMs }: Unique): UniqueMessage {

@@ -11,10 +11,12 @@ import type { Limits } from "./limits.ts";
 import { list } from "./list.ts";
 import { put, putMany } from "./put.ts";
 import { release, releaseMany } from "./release.ts";
+import { reportProgress } from "./report-progress.ts";
 import { reserve } from "./reserve.ts";
 import { retry } from "./retry.ts";
 import { subscribe } from "./subscribe.ts";
 import { watch } from "./watch.ts";
+import { work } from "./work.ts";
 
 export function jobService(broker: Broker, namespace: string, limits: Limits): Service {
   return service(JobService, {
@@ -24,6 +26,7 @@ export function jobService(broker: Broker, namespace: string, limits: Limits): S
     release: (request) => release(broker, namespace, limits, request),
     releaseMany: (request) => releaseMany(broker, namespace, limits, request),
     extend: (request) => extend(broker, namespace, limits, request),
+    reportProgress: (request) => reportProgress(broker, namespace, request),
     delete: (request) => deleteJob(broker, request),
     cancel: (request) => cancel(broker, request),
     list: (request) => list(broker, namespace, limits, request),
@@ -32,5 +35,6 @@ export function jobService(broker: Broker, namespace: string, limits: Limits): S
     await: (request, context) => awaitJob(broker, limits, request, context),
     watch: (request, context) => watch(broker, namespace, limits, request, context),
     subscribe: (request, context) => subscribe(broker, namespace, limits, request, context),
+    work: (requests, context) => work(broker, namespace, limits, requests, context),
   });
 }

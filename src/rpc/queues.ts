@@ -1,4 +1,4 @@
-/** The queues that a worker names in Reserve and Subscribe, and how it takes jobs from them. */
+/** The queues that a worker names in Reserve, Subscribe and Work, and how it takes jobs from them. */
 import {
   DeliveryMode as DeliveryModeMessage,
   QueuePolicy as QueuePolicyMessage,
@@ -23,23 +23,25 @@ const MODES: ReadonlyMap<number, DeliveryMode> = new Map([
 
 type Selection = { readonly queues: readonly QueueSelector[]; readonly policy: number };
 
-export function checkQueues(checks: Checks, { queues, policy }: Selection, maxQueues: number): QueueShare[] {
+/** `path`: where they stand in the request. */
+export function checkQueues(checks: Checks, { queues, policy }: Selection, maxQueues: number, path = ""): QueueShare[] {
   // Where it counts, it has to be said: an unset weight cannot be told from a zero.
   const leastWeight = policy === QueuePolicyMessage.WEIGHTED ? 1 : 0;
-  checks.count("queues", queues.length, maxQueues);
+  checks.count(`${path}queues`, queues.length, maxQueues);
   const seen = new Set<string>();
   return queues.slice(0, maxQueues).map(({ name, weight }, i) => {
-    checks.queue(`queues[${i}].name`, name);
-    if (seen.has(name)) checks.refuse(`queues[${i}].name`, `must be named once, and ${name} stands above already`);
+    checks.queue(`${path}queues[${i}].name`, name);
+    if (seen.has(name))
+      checks.refuse(`${path}queues[${i}].name`, `must be named once, and ${name} stands above already`);
     seen.add(name);
-    return { name, weight: checks.integer(`queues[${i}].weight`, weight, leastWeight, MAX_WEIGHT) || 1 };
+    return { name, weight: checks.integer(`${path}queues[${i}].weight`, weight, leastWeight, MAX_WEIGHT) || 1 };
   });
 }
 
-export function checkPolicy(checks: Checks, policy: number): QueuePolicy {
-  return checks.choice("policy", policy, POLICIES, "STRICT, WEIGHTED");
+export function checkPolicy(checks: Checks, policy: number, path = ""): QueuePolicy {
+  return checks.choice(`${path}policy`, policy, POLICIES, "STRICT, WEIGHTED");
 }
 
-export function checkMode(checks: Checks, mode: number): DeliveryMode {
-  return checks.choice("mode", mode, MODES, "LEASE, PULL");
+export function checkMode(checks: Checks, mode: number, path = ""): DeliveryMode {
+  return checks.choice(`${path}mode`, mode, MODES, "LEASE, PULL");
 }

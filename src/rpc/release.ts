@@ -9,10 +9,11 @@ import {
   type ReleaseRequest,
   type ReleaseResponse,
   ReleaseResponseSchema,
+  type ReleaseResult,
   ReleaseResultSchema,
 } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
-import { only, type Release } from "../broker/jobs.ts";
+import { only, type Release, type Settled } from "../broker/jobs.ts";
 import type { Outcome, Released } from "../model/job.ts";
 import { JOB_STATES } from "../model/states.ts";
 import { itemStatus, settleEach, settleGood } from "./batch.ts";
@@ -44,15 +45,16 @@ export async function releaseMany(
   checks.done();
   const releases = settleEach(request.releases, (one, i) => checkRelease(one, namespace, limits, `releases[${i}].`));
   const answers = await settleGood(releases, (good) => broker.jobs.release(good));
-  const results = answers.map((answer) =>
-    create(ReleaseResultSchema, {
-      result:
-        "ok" in answer
-          ? { case: "released", value: releaseResponse(answer.ok) }
-          : { case: "error", value: itemStatus(answer.error) },
-    }),
-  );
-  return create(ReleaseManyResponseSchema, { results });
+  return create(ReleaseManyResponseSchema, { results: answers.map(releaseResult) });
+}
+
+export function releaseResult(answer: Settled<Released>): ReleaseResult {
+  return create(ReleaseResultSchema, {
+    result:
+      "ok" in answer
+        ? { case: "released", value: releaseResponse(answer.ok) }
+        : { case: "error", value: itemStatus(answer.error) },
+  });
 }
 
 function releaseResponse({ state, runAtMs }: Released): ReleaseResponse {
@@ -62,7 +64,7 @@ function releaseResponse({ state, runAtMs }: Released): ReleaseResponse {
   });
 }
 
-function checkRelease(request: ReleaseRequest, namespace: string, limits: Limits, path: string): Release {
+export function checkRelease(request: ReleaseRequest, namespace: string, limits: Limits, path: string): Release {
   const checks = new Checks();
   const lease = checkLeaseToken(checks, `${path}lease_token`, namespace, request.leaseToken);
   const outcome = checkOutcome(checks, request, limits, path);

@@ -13,6 +13,7 @@ import { JOB_STATES } from "../model/states.ts";
 import { Checks } from "./checks.ts";
 import { Cursors } from "./cursor.ts";
 import type { CallContext } from "./handler.ts";
+import { progressMessage } from "./job-message.ts";
 import type { Limits } from "./limits.ts";
 
 type CursorsByQueue = ReadonlyMap<string, Cursors>;
@@ -113,7 +114,7 @@ function eventMessage(cursors: CursorsByQueue, event: WatchEvent): EventInit {
 }
 
 function jobEvent(queue: string, cursor: string, entry: HistoryEntry): MessageInitShape<typeof JobEventSchema> {
-  const { id, transition, state, atMs, attempt, failures, workerId, dueMs } = entry;
+  const { id, transition, state, atMs, attempt, failures, workerId, dueMs, progress } = entry;
   return {
     cursor,
     queue,
@@ -125,5 +126,6 @@ function jobEvent(queue: string, cursor: string, entry: HistoryEntry): MessageIn
     failures,
     workerId,
     ...(dueMs > 0 && { runAt: timestampFromMs(dueMs) }),
+    ...(progress && { progress: progressMessage({ ...progress, reportedAtMs: atMs }) }),
   };
 }

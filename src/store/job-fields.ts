@@ -20,6 +20,9 @@ export type JobReply = [
   uniqueKey: Buffer,
   uniqueUntil: number,
   uniqueExpiresInMs: number,
+  percent: number,
+  reportedAtMs: number,
+  note: Buffer,
 ];
 
 const CURVES = { exponential: 1, exq: 2 } as const;
@@ -86,7 +89,13 @@ export function jobView(reply: JobReply): JobView {
     reason,
     concurrency: concurrencyLimit > 0 ? { key: concurrencyKey.toString(), limit: concurrencyLimit } : undefined,
     unique: uniqueOf(reply),
+    progress: progressOf(reply),
   };
+}
+
+function progressOf(reply: JobReply): JobView["progress"] {
+  const [percent, reportedAtMs, note] = reply.slice(16) as [number, number, Buffer];
+  return percent < 0 ? undefined : { percent, note: note.toString(), reportedAtMs };
 }
 
 function uniqueOf(reply: JobReply): Unique | undefined {

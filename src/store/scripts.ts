@@ -19,6 +19,7 @@ export const SCRIPT_NAMES = [
   "reserve",
   "release",
   "extend",
+  "report_progress",
   "delete",
   "cancel",
   "get",

@@ -12,6 +12,7 @@ import {
   type LeasedJob,
   type NewJob,
   type Outcome,
+  type Progress,
   type PutOutcome,
   type Released,
   type RetryPolicy,
@@ -42,7 +43,11 @@ export type Claim = {
   readonly leaseMs: number;
   readonly workerId: string;
   readonly availableByMs?: number | undefined;
+  readonly bytes?: ByteBudget | undefined;
 };
+
+/** So many bytes all jobs of a claim may have together; `takesAny`: but one job, whatever it has. */
+export type ByteBudget = { readonly most: number; readonly takesAny: boolean };
 
 export type Reservation = {
   /** For each claim the jobs it got. */
@@ -53,6 +58,8 @@ export type Reservation = {
   readonly pull: boolean;
   /** Until something is due; undefined when nothing waits for a time. */
   readonly nextDueMs: number | undefined;
+  /** The claims, by their places, that got no more because the next job has too many bytes. */
+  readonly outgrown: readonly number[];
 };
 
 /** lua/reserve.lua and lua/release.lua pack numbers: a reply of many integers costs much more, there and here. */
@@ -78,8 +85,12 @@ export type KeptLease = Lease & { readonly holder?: number | undefined };
 /** `RESUMED`: another stream keeps the lease now. */
 export type Extension = {
   readonly ends: readonly (number | "EXPIRED" | "RUN_TIMEOUT" | "RESUMED")[];
+  /** How many bytes each job has; for leases that were taken over only. */
+  readonly bytes: readonly number[];
   readonly nextDueMs: number | undefined;
 };
+
+export type ProgressReport = { readonly lease: Lease; readonly progress: Progress };
 
 /** Where a page of a list begins: after this member of the state's set. */
 export type Position = { readonly score: string; readonly member: Buffer };
@@ -108,6 +119,8 @@ export type HistoryEntry = {
   readonly failures: number;
   readonly workerId: string;
   readonly dueMs: number;
+  /** Of the transition `report`. */
+  readonly progress: Progress | undefined;
 };
 
 export type HistoryPage = {
@@ -185,8 +198,9 @@ export class Store {
    */
   async reserve(queue: string, caller: string, call: number, claims: readonly Claim[]): Promise<Reservation> {
     const args: ScriptArgument[] = [caller, call];
-    for (const { count, leaseMs, workerId, availableByMs } of claims) {
-      args.push(count, leaseMs, workerId, availableByMs?.toFixed(0) ?? "");
+    for (const { count, leaseMs, workerId, availableByMs, bytes } of claims) {
+      const budget = bytes && (bytes.takesAny ? -bytes.most : bytes.most);
+      args.push(count, leaseMs, workerId, availableByMs?.toFixed(0) ?? "", budget?.toFixed(0) ?? "");
     }
     const [flags, nextDue, numbers, ...texts] = (await this.#runner.run("reserve", queue, args)) as [
       number,
@@ -195,6 +209,10 @@ export class Store {
       ...Buffer[],
     ];
     const jobs: LeasedJob[][] = claims.map(() => []);
+    const outgrown: number[] = [];
+    for (let at = (texts.length / 2) * RESERVED_JOB_BYTES; at < numbers.length; at += 2) {
+      outgrown.push(numbers.readUInt16BE(at) - 1);
+    }
     for (let i = 0; i < texts.length / 2; i++) {
       const at = i * RESERVED_JOB_BYTES;
       jobs[numbers.readUInt16BE(at) - 1]?.push({
@@ -214,6 +232,7 @@ export class Store {
       remaining: (flags & REMAINING) !== 0,
       pull: (flags & SIMPLE) !== 0,
       nextDueMs: dueTime(nextDue),
+      outgrown,
     };
   }
 
@@ -246,11 +265,20 @@ export class Store {
   ): Promise<Extension> {
     const args: ScriptArgument[] = [leaseMs, takeOver ? "1" : ""];
     for (const { id, fence, holder } of leases) args.push(id, fence, holder ?? "");
-    const [nextDue, ...ends] = (await this.#runner.run("extend", queue, args)) as [number, ...number[]];
+    const [nextDue, ...numbers] = (await this.#runner.run("extend", queue, args)) as [number, ...number[]];
+    const ends = takeOver ? numbers.filter((_, i) => i % 2 === 0) : numbers;
     return {
       ends: ends.map((end) => LOST_LEASES[end] ?? end),
+      bytes: takeOver ? numbers.filter((_, i) => i % 2 === 1) : [],
       nextDueMs: dueTime(nextDue),
     };
+  }
+
+  /** Whether each report was stored; else its lease is lost. */
+  async reportProgress(queue: string, reports: readonly ProgressReport[]): Promise<boolean[]> {
+    const args = reports.flatMap(({ lease, progress }) => [lease.id, lease.fence, progress.percent, progress.note]);
+    const stored = (await this.#runner.run("report_progress", queue, args)) as Buffer;
+    return reports.map((_, i) => stored[i] === 1);
   }
 
   /** The state the job was in; undefined when there was none. */
@@ -388,9 +416,9 @@ export class Store {
 }
 
 function historyEntry(number: number, json: Buffer): HistoryEntry {
-  const { id, t, s, at, a, f, w, due } = JSON.parse(json.toString()) as {
+  const { id, t, s, at, a, f, w, due, p, n } = JSON.parse(json.toString()) as {
     [K in "s" | "at" | "a" | "f" | "due"]: number;
-  } & { [K in "id" | "t" | "w"]: string };
+  } & { [K in "id" | "t" | "w"]: string } & { p?: number; n?: string };
   return {
     number,
     id,
@@ -401,6 +429,7 @@ function historyEntry(number: number, json: Buffer): HistoryEntry {
     failures: f,
     workerId: w,
     dueMs: due,
+    progress: p === undefined ? undefined : { percent: p, note: n ?? "" },
   };
 }
 

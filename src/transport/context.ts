@@ -2,12 +2,15 @@
  * The CallContext of one gRPC call. Its parts are made when first asked for, because most calls are short and ask for
  * neither, and an AbortController with its listener costs as much as decoding a small message.
  */
-import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import type { ServerUnaryCall } from "@grpc/grpc-js";
 import type { CallContext } from "../rpc/handler.ts";
 import type { Decoded } from "./codec.ts";
 import { cancelled, deadlineExceeded } from "./status.ts";
 
-type Call = ServerUnaryCall<Decoded, Buffer> | ServerWritableStream<Decoded, Buffer>;
+/** What all kinds of calls have. */
+type Call = Pick<ServerUnaryCall<Decoded, Buffer>, "cancelled" | "metadata" | "getPeer" | "getDeadline"> & {
+  once(event: "cancelled", listener: () => void): unknown;
+};
 
 /** A timer may fire a little before its time. */
 const EARLY_MS = 2;

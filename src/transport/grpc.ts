@@ -7,7 +7,7 @@
 import type { Message } from "@bufbuild/protobuf";
 import { Server, ServerCredentials, setLogger } from "@grpc/grpc-js";
 import type { Logger } from "../model/log.ts";
-import type { Service, StreamHandler, UnaryHandler } from "../rpc/handler.ts";
+import type { BidiHandler, Service, StreamHandler, UnaryHandler } from "../rpc/handler.ts";
 import { bindError, boundAddress, checkAddress } from "./address.ts";
 import { asEncoded, decoderOf } from "./codec.ts";
 import { type Connections, watchConnections } from "./connections.ts";
@@ -16,7 +16,7 @@ import { healthService } from "./health.ts";
 import { explainLibraryErrors } from "./library-errors.ts";
 import { decodeReflectionRequest, REFLECTION_SERVICES, reflectionService } from "./reflection.ts";
 import { StreamSlots } from "./slots.ts";
-import { streamCall } from "./stream.ts";
+import { bidiCall, streamCall } from "./stream.ts";
 import { unaryCall } from "./unary.ts";
 
 export type GrpcServerOptions = {
@@ -26,13 +26,18 @@ export type GrpcServerOptions = {
   readonly limits: {
     /** Of one message received. */
     readonly maxMessageBytes: number;
-    /** Open server-streaming calls of `services`, over all connections. */
+    /** Open streaming calls of `services`, over all connections. */
     readonly maxStreams: number;
     /** Calls at once, of any kind, on one connection. */
     readonly maxConcurrentStreamsPerConnection: number;
   };
   /** A connection that has not answered an HTTP/2 ping in time is broken, and its calls are cancelled. */
   readonly keepalive: { readonly intervalMs: number; readonly timeoutMs: number };
+  /**
+   * A connection of that age takes no new calls, so that its client opens another, maybe to another broker; those that
+   * it has go on. 0: never.
+   */
+  readonly maxConnectionAgeMs: number;
   readonly log: Logger;
 };
 
@@ -52,7 +57,7 @@ const MAX_SERVICE_STREAMS = 1_000;
 const SHUTDOWN_LIMIT_MS = 1_000;
 
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
-  const { address, services, limits, keepalive, log } = options;
+  const { address, services, limits, keepalive, maxConnectionAgeMs, log } = options;
   checkAddress(address);
   const descriptors = await loadDescriptors();
   // Process-wide, as grpc-js has it: what it would print goes to the log.
@@ -66,6 +71,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     "grpc.max_concurrent_streams": limits.maxConcurrentStreamsPerConnection,
     "grpc.keepalive_time_ms": keepalive.intervalMs,
     "grpc.keepalive_timeout_ms": keepalive.timeoutMs,
+    ...(maxConnectionAgeMs > 0 && { "grpc.max_connection_age_ms": maxConnectionAgeMs }),
     interceptors: [explainLibraryErrors(limits.maxMessageBytes, log)],
   });
 
@@ -117,6 +123,11 @@ function register(server: Server, { descriptor, handlers }: Service, slots: Stre
       case "server_streaming": {
         const call = streamCall(method.output, handler as StreamHandler<Message, Message>, slots, origin);
         server.register(path, call, asEncoded, decode, "serverStream");
+        break;
+      }
+      case "bidi_streaming": {
+        const call = bidiCall(method.output, handler as BidiHandler<Message, Message>, slots, origin);
+        server.register(path, call, asEncoded, decode, "bidi");
         break;
       }
       default:

@@ -1,8 +1,9 @@
 /**
- * A server-streaming handler, as grpc-js calls it.
+ * Handlers that answer with a stream, as grpc-js calls them: those of one request, and those of a stream of requests.
  *
  * One loop per call pulls a message from the handler's iterable, hands it to grpc-js, and pulls the next when HTTP/2
  * has sent that one. So a client that does not read stops the loop, and with it the handler, with one message in hand.
+ * (What a client sends is pulled by the handler likewise: requests.ts.)
  *
  * A call ends in one of three ways:
  *   1. The iterable ends: status OK.
@@ -12,14 +13,21 @@
  * The call holds its slot until the loop is through with the iterable, so slots bound what handlers hold.
  */
 import type { DescMessage, Message } from "@bufbuild/protobuf";
-import { type handleServerStreamingCall, Metadata, type ServerWritableStream } from "@grpc/grpc-js";
-import type { StreamHandler } from "../rpc/handler.ts";
+import {
+  type handleBidiStreamingCall,
+  type handleServerStreamingCall,
+  Metadata,
+  type ServerDuplexStream,
+  type ServerWritableStream,
+} from "@grpc/grpc-js";
+import type { BidiHandler, StreamHandler } from "../rpc/handler.ts";
 import { type Decoded, encode, requestOf } from "./codec.ts";
 import { GrpcCallContext } from "./context.ts";
+import { requestsOf } from "./requests.ts";
 import type { StreamSlots } from "./slots.ts";
 import { failureOf, type Origin } from "./status.ts";
 
-type Call = ServerWritableStream<Decoded, Buffer>;
+type Call = ServerWritableStream<Decoded, Buffer> | ServerDuplexStream<Decoded, Buffer>;
 
 export function streamCall(
   output: DescMessage,
@@ -27,30 +35,52 @@ export function streamCall(
   slots: StreamSlots,
   origin: Origin,
 ): handleServerStreamingCall<Decoded, Buffer> {
-  async function answer(call: Call): Promise<void> {
+  return (call) => {
     const context = new GrpcCallContext(call);
-    try {
-      slots.take();
-    } catch (thrown) {
-      call.emit("error", failureOf(thrown, origin));
-      return;
-    }
-    try {
-      const request = requestOf(call.request);
-      // At once, because else they wait for the first message, and clients for them to know that the stream is open.
-      call.sendMetadata(new Metadata());
-      await sendAll(call, output, handler(request, context));
-      context.answered();
-      call.end();
-    } catch (thrown) {
-      context.answered();
-      const failure = failureOf(thrown, origin);
-      if (!call.cancelled) call.emit("error", failure);
-    } finally {
-      slots.release();
-    }
+    void answer(call, context, output, () => handler(requestOf(call.request), context), slots, origin);
+  };
+}
+
+export function bidiCall(
+  output: DescMessage,
+  handler: BidiHandler<Message, Message>,
+  slots: StreamSlots,
+  origin: Origin,
+): handleBidiStreamingCall<Decoded, Buffer> {
+  return (call) => {
+    const context = new GrpcCallContext(call);
+    void answer(call, context, output, () => handler(requestsOf(call), context), slots, origin);
+  };
+}
+
+async function answer(
+  call: Call,
+  context: GrpcCallContext,
+  output: DescMessage,
+  handle: () => AsyncIterable<Message>,
+  slots: StreamSlots,
+  origin: Origin,
+): Promise<void> {
+  try {
+    slots.take();
+  } catch (thrown) {
+    call.emit("error", failureOf(thrown, origin));
+    return;
   }
-  return (call) => void answer(call);
+  try {
+    const messages = handle();
+    // At once, because else they wait for the first message, and clients for them to know that the stream is open.
+    call.sendMetadata(new Metadata());
+    await sendAll(call, output, messages);
+    context.answered();
+    call.end();
+  } catch (thrown) {
+    context.answered();
+    const failure = failureOf(thrown, origin);
+    if (!call.cancelled) call.emit("error", failure);
+  } finally {
+    slots.release();
+  }
 }
 
 async function sendAll(call: Call, output: DescMessage, messages: AsyncIterable<Message>): Promise<void> {

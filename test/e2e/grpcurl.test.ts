@@ -38,8 +38,8 @@ describe.skipIf(!grpcurlPath)("grpcurl", () => {
 
   it("lists the methods of a service", async () => {
     const methods = [
-      ...["Await", "Cancel", "Delete", "Extend", "Get", "List", "Put", "PutMany", "Release", "ReleaseMany", "Reserve"],
-      ...["Retry", "Subscribe", "Watch"],
+      ...["Await", "Cancel", "Delete", "Extend", "Get", "List", "Put", "PutMany", "Release", "ReleaseMany"],
+      ...["ReportProgress", "Reserve", "Retry", "Subscribe", "Watch", "Work"],
     ];
     const listed = (await grpcurl(address, "list", "baton.v1.JobService")).trim().split("\n").sort();
     expect(listed).toEqual(methods.map((method) => `baton.v1.JobService.${method}`));

@@ -329,6 +329,8 @@ async function callEveryScript(store: Store, queue: string): Promise<void> {
   const leases = taken.flat();
   expect(leases).not.toEqual([]);
   await called("extend", store.extend(queue, leases, 1_000));
+  const reports = leases.map((lease) => ({ lease, progress: { percent: 50, note: "half" } }));
+  await called("report_progress", store.reportProgress(queue, reports));
   const error = Buffer.from("error");
   const outcome = { kind: "failed", error, permanent: true, eventDetail: "" } as const;
   await called(

@@ -44,6 +44,7 @@ export async function startServer(setting: ServerSetting = {}) {
     services: [fakeJobService(setting.handlers ?? {})],
     limits: { maxMessageBytes: 1 << 20, maxStreams: 100, maxConcurrentStreamsPerConnection: 1_000, ...setting.limits },
     keepalive: setting.keepalive ?? { intervalMs: 30_000, timeoutMs: 10_000 },
+    maxConnectionAgeMs: 0,
     log: collectingLogger(entries),
   });
   const client = new Client(server.address, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 });
@@ -122,6 +123,8 @@ function fakeJobService(handlers: Partial<ServiceHandlers<typeof JobService>>): 
     delete: unused,
     cancel: unused,
     get: unused,
+    reportProgress: unused,
+    work: unusedStream,
     list: unused,
     retry: unused,
     await: unused,

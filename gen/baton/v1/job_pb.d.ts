@@ -27,6 +27,7 @@
 //   reserve   READY → RESERVED
 //   pull      RESERVED → GONE (delivery mode PULL: handed out, and forgotten in the same moment)
 //   extend    RESERVED → RESERVED
+//   report    RESERVED → RESERVED (how far the worker has come)
 //   complete  RESERVED → COMPLETED, GONE (with a retention of zero)
 //   fail      RESERVED → RETRYING, FAILED
 //   return    RESERVED → READY, SCHEDULED (with a delay)
@@ -257,6 +258,40 @@ export declare type JobError = Message<"baton.v1.JobError"> & {
 export declare const JobErrorSchema: GenMessage<JobError>;
 
 /**
+ * How far a worker has come with a job, as it says itself.
+ *
+ * @generated from message baton.v1.JobProgress
+ */
+export declare type JobProgress = Message<"baton.v1.JobProgress"> & {
+  /**
+   * 0 to 100.
+   *
+   * @generated from field: int32 percent = 1;
+   */
+  percent: number;
+
+  /**
+   * For people. At most 1 KiB.
+   *
+   * @generated from field: string note = 2;
+   */
+  note: string;
+
+  /**
+   * When it was reported.
+   *
+   * @generated from field: google.protobuf.Timestamp reported_at = 3;
+   */
+  reportedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message baton.v1.JobProgress.
+ * Use `create(JobProgressSchema)` to create a new message.
+ */
+export declare const JobProgressSchema: GenMessage<JobProgress>;
+
+/**
  * A job as its worker gets it, with the lease that lets the worker run it.
  *
  * @generated from message baton.v1.ReservedJob
@@ -471,6 +506,13 @@ export declare type Job = Message<"baton.v1.Job"> & {
    * @generated from field: bool payload_omitted = 20;
    */
   payloadOmitted: boolean;
+
+  /**
+   * RESERVED only: what its worker reported last. Not set: nothing so far, in this attempt.
+   *
+   * @generated from field: baton.v1.JobProgress progress = 21;
+   */
+  progress?: JobProgress | undefined;
 };
 
 /**

@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Concurrency, Job, JobState, Payload, ReservedJob, RetryPolicy, Unique } from "./job_pb.js";
+import type { Concurrency, Job, JobProgress, JobState, Payload, ReservedJob, RetryPolicy, Unique } from "./job_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../google/rpc/status_pb.js";
 
@@ -476,6 +476,13 @@ export declare type ReleaseRequest = Message<"baton.v1.ReleaseRequest"> & {
     value: Returned;
     case: "returned";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * On Work only: comes back with the answer. Any number; those that are not answered yet should differ.
+   *
+   * @generated from field: uint32 sequence = 5;
+   */
+  sequence: number;
 };
 
 /**
@@ -594,6 +601,13 @@ export declare type ExtendRequest = Message<"baton.v1.ExtendRequest"> & {
    * @generated from field: google.protobuf.Duration lease_duration = 2;
    */
   leaseDuration?: Duration | undefined;
+
+  /**
+   * On Work only: comes back with the answer.
+   *
+   * @generated from field: uint32 sequence = 3;
+   */
+  sequence: number;
 };
 
 /**
@@ -653,6 +667,50 @@ export declare type ExtendResult = Message<"baton.v1.ExtendResult"> & {
  * Use `create(ExtendResultSchema)` to create a new message.
  */
 export declare const ExtendResultSchema: GenMessage<ExtendResult>;
+
+/**
+ * @generated from message baton.v1.ReportProgressRequest
+ */
+export declare type ReportProgressRequest = Message<"baton.v1.ReportProgressRequest"> & {
+  /**
+   * Required: of the reservation under which the job runs.
+   *
+   * @generated from field: string lease_token = 1;
+   */
+  leaseToken: string;
+
+  /**
+   * 0 to 100.
+   *
+   * @generated from field: int32 percent = 2;
+   */
+  percent: number;
+
+  /**
+   * For people. At most 1 KiB. Empty: none.
+   *
+   * @generated from field: string note = 3;
+   */
+  note: string;
+};
+
+/**
+ * Describes the message baton.v1.ReportProgressRequest.
+ * Use `create(ReportProgressRequestSchema)` to create a new message.
+ */
+export declare const ReportProgressRequestSchema: GenMessage<ReportProgressRequest>;
+
+/**
+ * @generated from message baton.v1.ReportProgressResponse
+ */
+export declare type ReportProgressResponse = Message<"baton.v1.ReportProgressResponse"> & {
+};
+
+/**
+ * Describes the message baton.v1.ReportProgressResponse.
+ * Use `create(ReportProgressResponseSchema)` to create a new message.
+ */
+export declare const ReportProgressResponseSchema: GenMessage<ReportProgressResponse>;
 
 /**
  * @generated from message baton.v1.CancelRequest
@@ -1160,7 +1218,7 @@ export declare type JobEvent = Message<"baton.v1.JobEvent"> & {
 
   /**
    * The transition, as job.proto lists them: put, due, hold, free, reserve, pull, complete, fail, return, expire, lapse,
-   * cancel, retry, delete, trim. (extend changes nothing that is shown here.)
+   * cancel, retry, delete, trim, report. (extend changes nothing that is shown here.)
    *
    * @generated from field: string transition = 4;
    */
@@ -1203,6 +1261,13 @@ export declare type JobEvent = Message<"baton.v1.JobEvent"> & {
    * @generated from field: google.protobuf.Timestamp run_at = 10;
    */
   runAt?: Timestamp | undefined;
+
+  /**
+   * Of the transition `report` only.
+   *
+   * @generated from field: baton.v1.JobProgress progress = 11;
+   */
+  progress?: JobProgress | undefined;
 };
 
 /**
@@ -1313,6 +1378,15 @@ export declare type SubscribeRequest = Message<"baton.v1.SubscribeRequest"> & {
    * @generated from field: repeated string resume_lease_tokens = 10;
    */
   resumeLeaseTokens: string[];
+
+  /**
+   * How many bytes the unreleased jobs of this stream may have together: payloads, headers, ids. 0: no limit. Else at
+   * least 3.5 MiB (with other settings: --max-payload-bytes, --max-header-bytes and 448 KiB together), so that every job
+   * fits, and at most 1 TiB. In mode PULL it does not count.
+   *
+   * @generated from field: int64 max_outstanding_bytes = 11;
+   */
+  maxOutstandingBytes: bigint;
 };
 
 /**
@@ -1320,6 +1394,230 @@ export declare type SubscribeRequest = Message<"baton.v1.SubscribeRequest"> & {
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export declare const SubscribeRequestSchema: GenMessage<SubscribeRequest>;
+
+/**
+ * @generated from message baton.v1.WorkRequest
+ */
+export declare type WorkRequest = Message<"baton.v1.WorkRequest"> & {
+  /**
+   * Required in the first message, and refused in any other. Everything in it is as for Subscribe.
+   *
+   * @generated from field: baton.v1.SubscribeRequest start = 1;
+   */
+  start?: SubscribeRequest | undefined;
+
+  /**
+   * Not set: as before.
+   *
+   * @generated from field: baton.v1.WorkCredit credit = 2;
+   */
+  credit?: WorkCredit | undefined;
+
+  /**
+   * At most 1,000 (--max-batch).
+   *
+   * @generated from field: repeated baton.v1.ReleaseRequest releases = 3;
+   */
+  releases: ReleaseRequest[];
+
+  /**
+   * With at most 1,000 tokens (--max-batch) together. The broker extends by itself what it handed out on this stream;
+   * this is for other leases, or to make one longer once.
+   *
+   * @generated from field: repeated baton.v1.ExtendRequest extends = 4;
+   */
+  extends: ExtendRequest[];
+
+  /**
+   * At most 1,000 (--max-batch). Answered only where it is refused.
+   *
+   * @generated from field: repeated baton.v1.ReportProgressRequest progress = 5;
+   */
+  progress: ReportProgressRequest[];
+
+  /**
+   * True: no more jobs, until false is sent. Not set: as before.
+   *
+   * @generated from field: optional bool quiet = 6;
+   */
+  quiet?: boolean | undefined;
+};
+
+/**
+ * Describes the message baton.v1.WorkRequest.
+ * Use `create(WorkRequestSchema)` to create a new message.
+ */
+export declare const WorkRequestSchema: GenMessage<WorkRequest>;
+
+/**
+ * How much may be unreleased on a stream from now on. What is there already stays, also when it is more.
+ *
+ * @generated from message baton.v1.WorkCredit
+ */
+export declare type WorkCredit = Message<"baton.v1.WorkCredit"> & {
+  /**
+   * 0 to 10,000 (--max-outstanding). Zero: no more jobs.
+   *
+   * @generated from field: int32 max_outstanding = 1;
+   */
+  maxOutstanding: number;
+
+  /**
+   * As in SubscribeRequest. 0: no limit.
+   *
+   * @generated from field: int64 max_outstanding_bytes = 2;
+   */
+  maxOutstandingBytes: bigint;
+};
+
+/**
+ * Describes the message baton.v1.WorkCredit.
+ * Use `create(WorkCreditSchema)` to create a new message.
+ */
+export declare const WorkCreditSchema: GenMessage<WorkCredit>;
+
+/**
+ * What there is to say; each field may be there or not.
+ *
+ * @generated from message baton.v1.WorkResponse
+ */
+export declare type WorkResponse = Message<"baton.v1.WorkResponse"> & {
+  /**
+   * In the order in which they should be run.
+   *
+   * @generated from field: repeated baton.v1.ReservedJob jobs = 1;
+   */
+  jobs: ReservedJob[];
+
+  /**
+   * In the first answer.
+   *
+   * @generated from field: baton.v1.SubscriptionStarted started = 2;
+   */
+  started?: SubscriptionStarted | undefined;
+
+  /**
+   * Releases that have been answered; those with the same answer stand together.
+   *
+   * @generated from field: repeated baton.v1.WorkReleased released = 3;
+   */
+  released: WorkReleased[];
+
+  /**
+   * @generated from field: repeated baton.v1.WorkExtended extended = 4;
+   */
+  extended: WorkExtended[];
+
+  /**
+   * Reports that were refused.
+   *
+   * @generated from field: repeated baton.v1.ReportRefused refused_reports = 5;
+   */
+  refusedReports: ReportRefused[];
+
+  /**
+   * @generated from field: repeated baton.v1.LeasesRevoked revoked = 6;
+   */
+  revoked: LeasesRevoked[];
+
+  /**
+   * @generated from field: baton.v1.Keepalive keepalive = 7;
+   */
+  keepalive?: Keepalive | undefined;
+
+  /**
+   * @generated from field: baton.v1.Draining draining = 8;
+   */
+  draining?: Draining | undefined;
+
+  /**
+   * Answers `quiet`, with the same value. After true no jobs come; those that had not been sent go to others.
+   *
+   * @generated from field: optional bool quiet = 9;
+   */
+  quiet?: boolean | undefined;
+};
+
+/**
+ * Describes the message baton.v1.WorkResponse.
+ * Use `create(WorkResponseSchema)` to create a new message.
+ */
+export declare const WorkResponseSchema: GenMessage<WorkResponse>;
+
+/**
+ * The answer to some releases.
+ *
+ * @generated from message baton.v1.WorkReleased
+ */
+export declare type WorkReleased = Message<"baton.v1.WorkReleased"> & {
+  /**
+   * Their numbers.
+   *
+   * @generated from field: repeated uint32 sequences = 1;
+   */
+  sequences: number[];
+
+  /**
+   * @generated from field: baton.v1.ReleaseResult result = 2;
+   */
+  result?: ReleaseResult | undefined;
+};
+
+/**
+ * Describes the message baton.v1.WorkReleased.
+ * Use `create(WorkReleasedSchema)` to create a new message.
+ */
+export declare const WorkReleasedSchema: GenMessage<WorkReleased>;
+
+/**
+ * The answer to one extend.
+ *
+ * @generated from message baton.v1.WorkExtended
+ */
+export declare type WorkExtended = Message<"baton.v1.WorkExtended"> & {
+  /**
+   * @generated from field: uint32 sequence = 1;
+   */
+  sequence: number;
+
+  /**
+   * One for each token, in their order.
+   *
+   * @generated from field: repeated baton.v1.ExtendResult results = 2;
+   */
+  results: ExtendResult[];
+};
+
+/**
+ * Describes the message baton.v1.WorkExtended.
+ * Use `create(WorkExtendedSchema)` to create a new message.
+ */
+export declare const WorkExtendedSchema: GenMessage<WorkExtended>;
+
+/**
+ * A report of progress that was not stored.
+ *
+ * @generated from message baton.v1.ReportRefused
+ */
+export declare type ReportRefused = Message<"baton.v1.ReportRefused"> & {
+  /**
+   * @generated from field: string lease_token = 1;
+   */
+  leaseToken: string;
+
+  /**
+   * As ReportProgress would have ended.
+   *
+   * @generated from field: google.rpc.Status error = 2;
+   */
+  error?: Status | undefined;
+};
+
+/**
+ * Describes the message baton.v1.ReportRefused.
+ * Use `create(ReportRefusedSchema)` to create a new message.
+ */
+export declare const ReportRefusedSchema: GenMessage<ReportRefused>;
 
 /**
  * @generated from message baton.v1.SubscribeResponse
@@ -1464,13 +1762,14 @@ export declare type Keepalive = Message<"baton.v1.Keepalive"> & {
 export declare const KeepaliveSchema: GenMessage<Keepalive>;
 
 /**
- * This broker shuts down and hands out no more jobs.
+ * This broker hands out no more jobs on this stream: it shuts down, or the stream has reached its age
+ * (--max-stream-age). Open another one, and bring along the jobs that are still running (resume_lease_tokens).
  *
  * @generated from message baton.v1.Draining
  */
 export declare type Draining = Message<"baton.v1.Draining"> & {
   /**
-   * The stream is ended after this time at the latest.
+   * The stream is ended after this time at the latest. Not set: when its jobs have been released, or brought along.
    *
    * @generated from field: google.protobuf.Duration grace = 1;
    */
@@ -1752,6 +2051,20 @@ export declare const JobService: GenService<{
     output: typeof ExtendResponseSchema;
   },
   /**
+   * Says how far a job has come, for Get, List and Watch to show while it is RESERVED.
+   *
+   * Answers when it is stored, which takes up to 100 ms: what is reported of a job more often is merged, the last one
+   * wins. It does not extend the lease. Idempotency: safe to repeat. Errors: FAILED_PRECONDITION/LEASE_LOST, also for a
+   * job that was pulled.
+   *
+   * @generated from rpc baton.v1.JobService.ReportProgress
+   */
+  reportProgress: {
+    methodKind: "unary";
+    input: typeof ReportProgressRequestSchema;
+    output: typeof ReportProgressResponseSchema;
+  },
+  /**
    * Removes a job, in any state. If a worker is running it, the worker's token is void at once, and a worker on a
    * stream is told at once.
    *
@@ -1871,6 +2184,32 @@ export declare const JobService: GenService<{
     methodKind: "server_streaming";
     input: typeof SubscribeRequestSchema;
     output: typeof SubscribeResponseSchema;
+  },
+  /**
+   * One call that does what Subscribe, ReleaseMany, Extend and ReportProgress do, for throughput: many jobs, releases
+   * and answers travel in one message.
+   *
+   * The caller begins with `start`; after that every message may have any of the other fields, or none (a sign of life).
+   * The answers: `started` first; then whatever there is to say, all of it in one message. Releases and extends are
+   * answered by their sequence numbers, in any order, as soon as they have taken effect.
+   * As long as answers wait because the caller does not read, or Redis is slow, the broker reads no further message of
+   * the stream: HTTP/2's flow control then holds the caller back, and nobody else.
+   * To end without a trace: send `quiet`; after its answer no jobs come any more; release what is left, and close your
+   * side when all is answered. The broker then answers what is still open, and ends the stream. Leases that were not
+   * released end as on Subscribe, disconnect_grace later; a release whose answer did not come can be repeated on another
+   * stream, or by Release.
+   * Idempotency: as the calls that it stands for. Errors: INVALID_ARGUMENT: the first message has no `start`, or does not
+   * come within 10 s; a later one has one; credit is negative or too large; a message has more than 1,000 (--max-batch)
+   * releases, tokens to extend, or reports. The stream is over then, and its leases stay for the disconnect_grace; what
+   * is wrong with a single release, token or report is its own answer, and the stream goes on.
+   * RESOURCE_EXHAUSTED/TOO_MANY_STREAMS (--max-streams).
+   *
+   * @generated from rpc baton.v1.JobService.Work
+   */
+  work: {
+    methodKind: "bidi_streaming";
+    input: typeof WorkRequestSchema;
+    output: typeof WorkResponseSchema;
   },
 }>;
 
