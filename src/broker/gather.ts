@@ -16,26 +16,26 @@ type Gathered<T, R> = { readonly items: T[]; readonly parts: Part<R>[] };
 const MAX_ITEMS = 100;
 
 export class Gather<T, R> {
-  readonly #run: (queue: string, items: readonly T[]) => Promise<readonly R[]>;
-  readonly #queues = new Map<string, Gathered<T, R>>();
+  readonly #run: (key: string, items: readonly T[]) => Promise<readonly R[]>;
+  readonly #gathered = new Map<string, Gathered<T, R>>();
   #scheduled = false;
 
-  /** `run` answers for each item, in their order. */
-  constructor(run: (queue: string, items: readonly T[]) => Promise<readonly R[]>) {
+  /** `run` answers for each item, in their order; `key`: what goes together, such as a queue. */
+  constructor(run: (key: string, items: readonly T[]) => Promise<readonly R[]>) {
     this.#run = run;
   }
 
   /** The answers for these items; when the script call that they were part of fails, its error. */
-  add(queue: string, items: readonly T[]): Promise<R[]> {
+  add(key: string, items: readonly T[]): Promise<R[]> {
     return new Promise((resolve, reject) => {
-      let gathered = this.#queues.get(queue);
+      let gathered = this.#gathered.get(key);
       if (!gathered) {
         gathered = { items: [], parts: [] };
-        this.#queues.set(queue, gathered);
+        this.#gathered.set(key, gathered);
       }
       gathered.parts.push({ from: gathered.items.length, count: items.length, resolve, reject });
       for (const item of items) gathered.items.push(item);
-      if (gathered.items.length >= MAX_ITEMS) this.#flush(queue);
+      if (gathered.items.length >= MAX_ITEMS) this.#flush(key);
       else this.#schedule();
     });
   }
@@ -45,16 +45,16 @@ export class Gather<T, R> {
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      for (const queue of [...this.#queues.keys()]) this.#flush(queue);
+      for (const key of [...this.#gathered.keys()]) this.#flush(key);
     });
   }
 
-  #flush(queue: string): void {
-    const gathered = this.#queues.get(queue);
+  #flush(key: string): void {
+    const gathered = this.#gathered.get(key);
     if (!gathered) return;
-    this.#queues.delete(queue);
+    this.#gathered.delete(key);
     const { items, parts } = gathered;
-    this.#run(queue, items).then(
+    this.#run(key, items).then(
       (answers) => {
         for (const { from, count, resolve } of parts) resolve(answers.slice(from, from + count));
       },

@@ -11,7 +11,7 @@ import {
   type Released,
 } from "../model/job.ts";
 import type { JobState } from "../model/states.ts";
-import type { JobPage, Position, RetryOutcome, Store } from "../store/store.ts";
+import type { Extension, JobPage, Position, RetryOutcome, Store } from "../store/store.ts";
 import { Gather } from "./gather.ts";
 import type { HeldLeases } from "./held-leases.ts";
 import { ProgressReports } from "./progress.ts";
@@ -33,12 +33,18 @@ export class Jobs {
   readonly #heldLeases: HeldLeases;
   readonly #puts: Gather<NewJob, PutOutcome>;
   readonly #releases: Gather<Release, Released | undefined>;
+  /** By duration and queue: a worker may send many extends of one token each. */
+  readonly #extensions: Gather<Lease, Extension["ends"][number]>;
   readonly #progress: ProgressReports;
 
   constructor(store: Store, heldLeases: HeldLeases) {
     this.#store = store;
     this.#heldLeases = heldLeases;
     this.#progress = new ProgressReports(store);
+    this.#extensions = new Gather(async (key, leases) => {
+      const [leaseMs, queue = ""] = key.split(" ");
+      return (await store.extend(queue, leases, Number(leaseMs))).ends;
+    });
     this.#puts = new Gather((queue, jobs) => store.put(queue, jobs));
     this.#releases = new Gather((queue, releases) => {
       const announce = releases.some(({ lease }) => lease.fence !== NO_LEASE && !heldLeases.has(lease));
@@ -82,7 +88,7 @@ export class Jobs {
       leases,
       ({ queue }) => queue,
       async (queue, group) => {
-        const { ends } = await this.#store.extend(queue, group, leaseMs);
+        const ends = await this.#extensions.add(`${leaseMs} ${queue}`, group);
         return group.map(({ id }, i) => {
           const end = ends[i];
           return typeof end === "number" ? { ok: end } : { error: leaseLost(queue, id) };

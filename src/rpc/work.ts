@@ -124,13 +124,18 @@ function hear(stream: Work, namespace: string, limits: Limits, request: WorkRequ
   for (const [i, extension] of extensions.entries()) {
     const [checked] = settleEach([extension], () => checkExtend(extension, namespace, limits, `extends[${i}].`));
     if (checked && "ok" in checked) stream.extend(extension.sequence, checked.ok.leases, checked.ok.leaseMs);
-    else if (checked) stream.extend(extension.sequence, [checked], 0);
+    else if (checked) stream.extend(extension.sequence, forEachToken(checked, extension.leaseTokens.length), 0);
   }
   for (const [i, report] of progress.entries()) {
     const [checked] = settleEach([report], () => checkProgress(report, namespace, `progress[${i}].`));
     if (checked) stream.reportProgress(report.leaseToken, checked);
   }
   if (quiet !== undefined) stream.setQuiet(quiet);
+}
+
+/** What is wrong with an extend as a whole; of one without tokens it must be heard, too. */
+function forEachToken<T>(answer: T, tokens: number): T[] {
+  return new Array<T>(Math.max(1, tokens)).fill(answer);
 }
 
 function checkMost(checks: Checks, field: string, count: number, most: number): void {
