@@ -8,7 +8,8 @@
 -- which a broker that has not seen the connection die would go on keeping it, nor the one by which it gives the lease up.
 --
 -- KEYS     all parts of the queue
--- ARGV     5 lease in ms (0: it ends now), 6 '1' when these leases are taken over, else ''
+-- ARGV     5 lease in ms (0: it ends now), 6 '1' when these leases are taken over, '2' when they are renewed, which makes
+--          none shorter than its worker has made it, else ''
 --          then for each lease: id, fence, number of the stream that keeps it, or takes it over (0: the one that got it;
 --          '': whoever keeps it, it is to be extended)
 -- Returns  1 how long until the next job is due or the next lease ends (ms, -1: nothing), then for each lease its end (ms), 0 when
@@ -16,7 +17,7 @@
 --          when leases are taken over, after each how many bytes the job has
 -- Publishes  what was taken over, on the channel of the ends of leases
 -- Twice    the second time counts from its own now
-local lease, takes = tonumber(ARGV[FIRST]), ARGV[FIRST + 1] == '1'
+local lease, takes, renews = tonumber(ARGV[FIRST]), ARGV[FIRST + 1] == '1', ARGV[FIRST + 1] == '2'
 local STRIDE = 3
 local ids = {}
 for i = FIRST + 2, #ARGV, STRIDE do
@@ -49,7 +50,7 @@ for n, id in ipairs(ids) do
       if holder and (job[F_HOLDER] or 0) ~= holder then
         ends = TAKEN_OVER
       else
-        ends = math.min(NOW + lease, run_ends or math.huge)
+        ends = math.min(renews and math.max(NOW + lease, job[F_AT]) or NOW + lease, run_ends or math.huge)
         move(id, RESERVED, ends, 'extend')
       end
     elseif run_ends and NOW >= run_ends and job[F_RELEASED] == 0 then

@@ -64,11 +64,15 @@ else
   local wanted = 0
   local bytes, is_full = 0, false
   -- A claim whose bytes don't suffice gets no more, so that nothing overtakes the job that it cannot have.
+  local function outgrow()
+    outgrown[#outgrown + 1] = struct.pack('>I2', claim)
+    wanted = wanted - left
+    next_claim()
+  end
+
   local function fits(spec)
     while budget and #spec > budget and not takes_any do
-      outgrown[#outgrown + 1] = struct.pack('>I2', claim)
-      wanted = wanted - left
-      next_claim()
+      outgrow()
     end
     is_full = left < 0 or (bytes + #spec > MAX_BYTES and #taken > 0)
     return not is_full
@@ -152,7 +156,8 @@ else
         end
       end
       try(id, specs_read[i])
-      if is_full then
+      -- The claims may be at their end before these are, where their bytes were.
+      if is_full or left < 0 then
         break
       end
     end
@@ -200,7 +205,10 @@ else
       -- Else an earlier claim has taken it.
       if job[F_STATE] == state then
         local spec = finds_slot(job) and call('HGET', SPEC, id)
-        if spec and fits(spec) then
+        if spec and budget and #spec > budget and not takes_any then
+          -- The next claim may not want what is due so late.
+          outgrow()
+        elseif spec and fits(spec) then
           promote(id, job, order_at(due))
           hand_out(id, job, spec)
           job[F_FINISHED_AT] = due

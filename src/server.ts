@@ -39,7 +39,7 @@ export type BatonServer = {
 };
 
 const CONCURRENT_CALLS_PER_CONNECTION = 10_000;
-/** A connection ages before its streams, so that those open the next one elsewhere: grpc-js makes it a tenth more or less. */
+/** A connection ages before its streams, so that those open the next one elsewhere; both a tenth sooner or later. */
 const CONNECTION_AGE = 0.8;
 /** After a drain, calls that are still under way get so long. */
 const LAST_CALLS_MS = 1_000;

@@ -123,8 +123,9 @@ const TABLE = {
     10 * SECOND,
     "How long a connection may take to answer that; then it is broken, and its streams end.",
   ),
+  // With its tenth more it must fit into a timer, which counts 24.8 days.
   maxStreamAgeMs: setting(
-    duration(0, 365 * DAY),
+    duration(0, 22 * DAY),
     0,
     "How old a stream becomes, give or take a tenth, until its worker is asked to open another, so that workers spread " +
       "anew over all brokers; 0: as old as it likes.",

@@ -14,6 +14,7 @@ import { LeaseEnds } from "../store/lease-ends.ts";
 import type { Store, Sweep } from "../store/store.ts";
 import { WorkerStore } from "../store/worker-store.ts";
 import { type AwaitOptions, Awaits, type Finished } from "./awaits.ts";
+import type { Consumer } from "./consumer.ts";
 import { HeldLeases, type TakenOver } from "./held-leases.ts";
 import { Hub } from "./hub.ts";
 import { Jobs } from "./jobs.ts";
@@ -48,6 +49,9 @@ export type BrokerOptions = {
   readonly log: Logger;
 };
 
+/** Of Subscribe or Work. */
+type OpenStream = Consumer & Pick<Subscription, "drain" | "close">;
+
 type State = { readonly kind: "serving" } | { readonly kind: "draining" } | { readonly kind: "stopped" };
 
 export class Broker {
@@ -65,7 +69,7 @@ export class Broker {
   readonly #doorbell: Doorbell;
   readonly #sweeper: Sweeper;
   readonly #ticks: Ticks;
-  readonly #subscriptions = new Set<Subscription | Subscription<WorkAnswer>>();
+  readonly #subscriptions = new Set<OpenStream>();
   /** What must reach Redis before the connections end. */
   readonly #pending = new Set<Promise<void>>();
   readonly #reserveCalls: ReserveCalls;
@@ -119,7 +123,7 @@ export class Broker {
       onQuiet: (workerId, isQuiet) => this.#onQuiet(workerId, isQuiet),
       log,
     });
-    this.jobs = new Jobs(store, this.#heldLeases);
+    this.jobs = new Jobs(store, this.#heldLeases, (queue, inMs) => this.#sweeper.soon(queue, inMs));
     this.queues = new Queues(store, options.queueDefaults);
     this.#ticks = new Ticks({ store: store.schedules, read: options.readSchedule, log });
     this.schedules = new Schedules({
@@ -189,7 +193,10 @@ export class Broker {
   }
 
   #open<Answer extends WorkAnswer>(options: SubscribeOptions): Subscription<Answer> {
-    if (this.#state.kind !== "serving") throw draining();
+    if (this.#state.kind !== "serving") {
+      if (options.resumed) this.#track(this.#heldLeases.abandon(options.resumed, options.graceMs));
+      throw draining();
+    }
     const followed = new Set(options.queues.map(({ name }) => name));
     for (const { queue } of options.resumed?.kept ?? []) followed.add(queue);
     for (const name of followed) this.#leaseEnds.follow(name);
@@ -197,18 +204,23 @@ export class Broker {
       hub: this.#hub,
       heldLeases: this.#heldLeases,
       giveBack: (leases) => this.#giveBack(leases),
-      relinquish: (leases, graceMs) => this.#track(this.#heldLeases.relinquish(leases, graceMs)),
+      relinquish: (leases, graceMs) => {
+        // What the worker said last must not outlive it.
+        this.jobs.flushExtensions();
+        this.#track(this.#heldLeases.relinquish(leases, graceMs));
+      },
       pull: async (jobs) => (await this.#pull(jobs)).jobs,
       isQuiet: (workerId) => this.workers.isQuiet(workerId),
       keepaliveMs: this.#options.keepaliveIntervalMs,
       ageMs: streamAge(this.#options.maxStreamAgeMs),
+      onQuiet: () => entry.changed(),
       onClose: () => {
-        left();
+        entry.closed();
         for (const name of followed) this.#leaseEnds.unfollow(name);
         this.#forget(subscription);
       },
     });
-    const left = this.workers.opened(subscription);
+    const entry = this.workers.opened(subscription);
     this.#subscriptions.add(subscription);
     return subscription;
   }
@@ -281,7 +293,7 @@ export class Broker {
     return pulled;
   }
 
-  #forget(subscription: Subscription | Subscription<WorkAnswer>): void {
+  #forget(subscription: OpenStream): void {
     this.#subscriptions.delete(subscription);
     if (this.#subscriptions.size === 0) this.#onIdle?.();
   }

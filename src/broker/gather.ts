@@ -40,12 +40,17 @@ export class Gather<T, R> {
     });
   }
 
+  /** Waits for no more. */
+  flush(): void {
+    for (const key of [...this.#gathered.keys()]) this.#flush(key);
+  }
+
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      for (const key of [...this.#gathered.keys()]) this.#flush(key);
+      this.flush();
     });
   }
 

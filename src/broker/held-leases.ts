@@ -8,7 +8,7 @@
  * it over keeps it by a number of its own, and what the first one still asks for is refused, and so found out.
  */
 import { randomInt } from "node:crypto";
-import type { Lease, LeaseEnd } from "../model/job.ts";
+import { type Lease, type LeaseEnd, NO_LEASE } from "../model/job.ts";
 import type { Logger } from "../model/log.ts";
 import type { EndedLease } from "../store/lease-ends.ts";
 import type { Extension, KeptLease } from "../store/store.ts";
@@ -16,8 +16,8 @@ import type { Extension, KeptLease } from "../store/store.ts";
 /** Who has to know when a lease ends before its stream does. */
 export type Holder = { onLeaseEnd(lease: Lease, reason: LeaseEnd): void };
 
-/** `bytes`: how many the job has. */
-export type SizedLease = Lease & { readonly bytes: number };
+/** `bytes`: how many the job has. `turn`: in which order leases were taken over by this broker; not set: before all. */
+export type SizedLease = Lease & { readonly bytes: number; readonly turn?: number };
 
 /** What came of taking leases over: those that run are to be held by this number. */
 export type TakenOver = {
@@ -32,6 +32,8 @@ type HeldLease = {
   readonly holder: Holder;
   /** In whose name it is kept: of a stream that took it over that stream's number, else 0. */
   readonly number: number;
+  readonly turn: number;
+  /** Infinity while a renewal is on its way. */
   renewAt: number;
 };
 
@@ -44,7 +46,7 @@ export type HeldLeasesOptions = {
     queue: string,
     leases: readonly KeptLease[],
     leaseMs: number,
-    options: { readonly takeOver: boolean },
+    options: { readonly takeOver?: boolean; readonly renew?: boolean },
   ) => Promise<Extension>;
   /** A lease of this queue will run out so soon. */
   readonly onNextDue: (queue: string, inMs: number) => void;
@@ -63,16 +65,24 @@ const NUMBER_LIMIT = 2 ** 48 - 1;
 const TICK_MS = 250;
 /** Leases in one call: about 5 ms of Redis. */
 const BATCH = 1_000;
+/** Ends of leases that are remembered: it is a matter of milliseconds until such a lease is here. */
+const MOST_ENDED_EARLY = 1_000;
 
 export class HeldLeases {
   readonly #options: HeldLeasesOptions;
   readonly #queues = new Map<string, Map<number, HeldLease>>();
   /**
    * queue and duration → when those leases are renewed next: all together, also those that came a moment ago, so that a
-   * round costs one call for each 1,000 leases, however they came. (One call for 10,000 would keep Redis from everybody
-   * else for ROUND_FIGURE.)
+   * round costs one call for each 1,000 leases, however they came. (One call for 10,000 keeps Redis from everybody
+   * else for 168 ms at best; ten of 1,000 take 5 ms each.)
    */
   readonly #rounds = new Map<string, number>();
+  #turn = 0;
+  /**
+   * How leases ended that nobody keeps here, the last at the end: such news comes on another connection than the lease
+   * itself, and may be quicker.
+   */
+  readonly #endedEarly = new Map<string, LeaseEnd>();
   /** What Redis could not be told yet: at most what the streams that ended meanwhile held. */
   readonly #relinquished: Relinquished[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -96,8 +106,11 @@ export class HeldLeases {
     await this.#renewing;
   }
 
-  /** From now on the lease is kept for this holder, and for no other. `number`: by which it was taken over. */
-  hold(lease: Lease, leaseMs: number, holder: Holder, number = 0): void {
+  /**
+   * From now on the lease is kept for this holder, and for no other, unless another has taken it over in a later turn: then
+   * that keeps it, and this one is told so. `number`: by which it was taken over.
+   */
+  hold(lease: Lease & { readonly turn?: number }, leaseMs: number, holder: Holder, number = 0): void {
     const { queue, fence } = lease;
     let leases = this.#queues.get(queue);
     if (!leases) {
@@ -105,10 +118,17 @@ export class HeldLeases {
       this.#queues.set(queue, leases);
     }
     const before = number === 0 ? undefined : leases.get(fence);
+    if (before && lease.turn !== undefined && before.turn > lease.turn) {
+      holder.onLeaseEnd(lease, "RESUMED");
+      return;
+    }
     const now = performance.now();
     const renewAt = number === 0 ? this.#nextRound(queue, leaseMs, now) : now + firstRenewalMs(leaseMs);
-    leases.set(fence, { lease, leaseMs, holder, number, renewAt });
+    const held = { lease, leaseMs, holder, number, turn: lease.turn ?? 0, renewAt };
+    leases.set(fence, held);
     before?.holder.onLeaseEnd(before.lease, "RESUMED");
+    const ended = this.#endedEarly.size > 0 ? this.#endedEarly.get(nameOf(lease)) : undefined;
+    if (ended) this.#end(held, ended);
   }
 
   /** Takes over leases that another stream kept, here or at another broker. Throws when Redis does not answer. */
@@ -122,9 +142,12 @@ export class HeldLeases {
         const named = batch.map((lease) => ({ ...lease, holder: number }));
         const { ends, bytes, nextDueMs } = await this.#options.extend(queue, named, leaseMs, { takeOver: true });
         if (nextDueMs !== undefined) this.#options.onNextDue(queue, nextDueMs);
+        // Redis answers in the order in which it did it; who is done first with all its queues is another matter.
+        this.#turn += 1;
+        const turn = this.#turn;
         for (const [n, lease] of batch.entries()) {
           const end = ends[n];
-          if (typeof end === "number") kept.push({ ...lease, bytes: bytes[n] ?? 0 });
+          if (typeof end === "number") kept.push({ ...lease, bytes: bytes[n] ?? 0, turn });
           else lost.push({ lease, reason: end === "RUN_TIMEOUT" ? end : "EXPIRED" });
         }
       }
@@ -139,10 +162,20 @@ export class HeldLeases {
   /** The lease is over: its holder is told, once. */
   onEnd({ queue, fence, reason, holder }: EndOfLease): void {
     const held = this.#queues.get(queue)?.get(fence);
-    if (!held) return;
+    if (!held) {
+      if (fence !== NO_LEASE && reason !== "RESUMED" && reason !== "RELEASED")
+        this.#rememberEnd({ queue, fence }, reason);
+      return;
+    }
     // The news may be older than what this broker knows; the next renewal finds out.
     if (reason !== "RESUMED") this.#end(held, reason);
     else if (held.number !== holder) held.renewAt = 0;
+  }
+
+  /** Its worker has it end so long from now: the next renewal, which never makes a lease shorter, must not come later. */
+  onExtended({ queue, fence }: Lease, leaseMs: number): void {
+    const held = this.#queues.get(queue)?.get(fence);
+    if (held && leaseMs < held.leaseMs) held.renewAt = 0;
   }
 
   /** News of leases may have been missed: the next renewal, which finds out, is due at once. */
@@ -163,7 +196,17 @@ export class HeldLeases {
       return held ? [keptBy(held)] : [];
     });
     this.forget(leases);
-    for (const [queue, group] of Map.groupBy(kept, ({ queue }) => queue)) {
+    await this.#relinquishAll(kept, graceMs);
+  }
+
+  /** Likewise, where leases were taken over for a stream that does not come to be. */
+  async abandon({ number, kept }: TakenOver, graceMs: number): Promise<void> {
+    const named = kept.map(({ queue, id, fence }) => ({ queue, id, fence, holder: number }));
+    await this.#relinquishAll(named, graceMs);
+  }
+
+  async #relinquishAll(leases: readonly KeptLease[], graceMs: number): Promise<void> {
+    for (const [queue, group] of Map.groupBy(leases, ({ queue }) => queue)) {
       for (let i = 0; i < group.length; i += BATCH) {
         await this.#relinquishBatch({ queue, leases: group.slice(i, i + BATCH), graceMs });
       }
@@ -171,13 +214,20 @@ export class HeldLeases {
   }
 
   async #relinquishBatch(batch: Relinquished): Promise<void> {
-    const ends = await this.#extend(batch.queue, batch.leases, batch.graceMs);
+    const ends = await this.#extend(batch.queue, batch.leases, batch.graceMs, {});
     if (!ends) this.#relinquished.push(batch);
   }
 
   #end(held: HeldLease, reason: LeaseEnd): void {
     this.#forget(held.lease);
     held.holder.onLeaseEnd(held.lease, reason);
+  }
+
+  #rememberEnd(lease: Pick<Lease, "queue" | "fence">, reason: LeaseEnd): void {
+    this.#endedEarly.set(nameOf(lease), reason);
+    if (this.#endedEarly.size <= MOST_ENDED_EARLY) return;
+    const [oldest] = this.#endedEarly.keys();
+    if (oldest !== undefined) this.#endedEarly.delete(oldest);
   }
 
   /** Undefined when another holder keeps it: each holder has lease objects of its own. */
@@ -225,20 +275,22 @@ export class HeldLeases {
   }
 
   async #renewBatch(queue: string, batch: readonly HeldLease[], leaseMs: number): Promise<void> {
-    const ends = await this.#extend(queue, batch.map(keptBy), leaseMs);
+    for (const held of batch) held.renewAt = Number.POSITIVE_INFINITY;
+    const ends = await this.#extend(queue, batch.map(keptBy), leaseMs, { renew: true });
     const now = performance.now();
     const renewAt = ends ? this.#nextRound(queue, leaseMs, now) : now + Math.min(leaseMs * RETRY_AFTER, RETRY_MOST_MS);
     for (const [i, held] of batch.entries()) {
-      held.renewAt = renewAt;
+      // Else something has happened to it meanwhile, after which it is to be renewed at once.
+      if (held.renewAt === Number.POSITIVE_INFINITY) held.renewAt = renewAt;
       const end = ends?.[i];
       if (typeof end === "string" && this.#heldBy(held.lease)) this.#end(held, end);
     }
   }
 
   /** undefined when Redis did not answer: the next renewal, or the lease's end, settles it. */
-  async #extend(queue: string, leases: readonly KeptLease[], leaseMs: number) {
+  async #extend(queue: string, leases: readonly KeptLease[], leaseMs: number, options: { readonly renew?: boolean }) {
     try {
-      const { ends, nextDueMs } = await this.#options.extend(queue, leases, leaseMs, { takeOver: false });
+      const { ends, nextDueMs } = await this.#options.extend(queue, leases, leaseMs, options);
       if (nextDueMs !== undefined) this.#options.onNextDue(queue, nextDueMs);
       return ends;
     } catch (error) {
@@ -251,6 +303,10 @@ export class HeldLeases {
 
 function roundOf(queue: string, leaseMs: number): string {
   return `${leaseMs} ${queue}`;
+}
+
+function nameOf({ queue, fence }: Pick<Lease, "queue" | "fence">): string {
+  return `${fence} ${queue}`;
 }
 
 function firstRenewalMs(leaseMs: number): number {

@@ -37,13 +37,16 @@ export class Jobs {
   readonly #extensions: Gather<Lease, Extension["ends"][number]>;
   readonly #progress: ProgressReports;
 
-  constructor(store: Store, heldLeases: HeldLeases) {
+  /** `onNextDue`: something in this queue is due so soon, such as the end of a lease that was made shorter. */
+  constructor(store: Store, heldLeases: HeldLeases, onNextDue: (queue: string, inMs: number) => void) {
     this.#store = store;
     this.#heldLeases = heldLeases;
     this.#progress = new ProgressReports(store);
     this.#extensions = new Gather(async (key, leases) => {
       const [leaseMs, queue = ""] = key.split(" ");
-      return (await store.extend(queue, leases, Number(leaseMs))).ends;
+      const { ends, nextDueMs } = await store.extend(queue, leases, Number(leaseMs));
+      if (nextDueMs !== undefined) onNextDue(queue, nextDueMs);
+      return ends;
     });
     this.#puts = new Gather((queue, jobs) => store.put(queue, jobs));
     this.#releases = new Gather((queue, releases) => {
@@ -89,12 +92,19 @@ export class Jobs {
       ({ queue }) => queue,
       async (queue, group) => {
         const ends = await this.#extensions.add(`${leaseMs} ${queue}`, group);
-        return group.map(({ id }, i) => {
+        return group.map((lease, i) => {
           const end = ends[i];
-          return typeof end === "number" ? { ok: end } : { error: leaseLost(queue, id) };
+          if (typeof end !== "number") return { error: leaseLost(queue, lease.id) };
+          this.#heldLeases.onExtended(lease, leaseMs);
+          return { ok: end };
         });
       },
     );
+  }
+
+  /** Has Redis asked for all extensions: what it is asked for from now on is done after them. */
+  flushExtensions(): void {
+    this.#extensions.flush();
   }
 
   /** Answers when it is stored; what comes of one job more often than every 100 ms is merged. */

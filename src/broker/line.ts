@@ -27,6 +27,11 @@ export type Line = {
   readonly queue: string;
   /** In the order of service: who got jobs goes to the end. */
   readonly waiters: Set<Waiter>;
+  /**
+   * Those who stand in this line only, and could take nothing when it last came to them: they are left alone until they
+   * say that they can, because of thousands most may be at work. (With 10,000 of them a ring cost 565 µs, else 19.)
+   */
+  readonly busy: Set<Waiter>;
   /** Those of them that have other queues, too. */
   readonly rovers: Set<Waiter>;
   /** Those of them that have to be asked for in any case: see Consumer.asksItself. */

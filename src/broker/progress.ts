@@ -23,7 +23,7 @@ export class ProgressReports {
   #pending = new Map<string, Map<string, Pending>>();
   #timer: NodeJS.Timeout | undefined;
   #writtenAt = Number.NEGATIVE_INFINITY;
-  #writing: Promise<unknown> = Promise.resolve();
+  #writing = Promise.resolve();
 
   constructor(store: Pick<Store, "reportProgress">) {
     this.#store = store;
@@ -62,7 +62,8 @@ export class ProgressReports {
     const pending = this.#pending;
     this.#pending = new Map();
     const writes = [...pending].map(([queue, reports]) => this.#writeQueue(queue, [...reports.values()]));
-    this.#writing = Promise.all([this.#writing, ...writes]);
+    // Without what they resolve with: else each would keep that of the one before, and so of all.
+    this.#writing = Promise.all([this.#writing, ...writes]).then(() => undefined);
   }
 
   async #writeQueue(queue: string, reports: readonly Pending[]): Promise<void> {

@@ -18,6 +18,7 @@ import type { ByteBudget } from "../store/store.ts";
 import type { Consumer, DeliveryMode, QueuePolicy, QueueShare } from "./consumer.ts";
 import type { HeldLeases, Holder, SizedLease, TakenOver } from "./held-leases.ts";
 import type { Hub } from "./hub.ts";
+import { Outbox } from "./outbox.ts";
 
 export type SubscriptionEvent =
   | { readonly kind: "started"; readonly workerId: string; readonly leaseMs: number; readonly graceMs: number }
@@ -35,6 +36,8 @@ type Waiting<Answer> =
   | (JobsEvent & { readonly leases: readonly SizedLease[] })
   | { readonly kind: "pull"; readonly jobs: readonly LeasedJob[] }
   | Answer;
+
+type Told<Answer> = readonly (SubscriptionEvent | Answer)[];
 
 /** How much may be unreleased; `maxBytes` 0: any number of them. */
 export type Credit = { readonly maxOutstanding: number; readonly maxBytes: number };
@@ -66,11 +69,18 @@ export type SubscriptionContext = {
   readonly keepaliveMs: number;
   /** When it drains by itself, so that workers spread anew over all brokers; undefined: never. */
   readonly ageMs: number | undefined;
+  /** The worker wants no more jobs, or some again. */
+  readonly onQuiet: () => void;
   readonly onClose: () => void;
 };
 
 /** Jobs in one message: 2.5 ms of Redis, and the next ones are fetched while these are on their way. */
 const BATCH = 250;
+const KEEPALIVE = { kind: "keepalive" } as const;
+/** What a lease takes in a message: its token, times and numbers. */
+const LEASE_BYTES = 512;
+/** A job that was too large for a stream may have gone elsewhere meanwhile: so soon the next one is looked for. */
+const OUTGROWN_MS = 1_000;
 
 type State =
   | { readonly kind: "open" }
@@ -82,8 +92,11 @@ type State =
   | { readonly kind: "finishing" }
   | { readonly kind: "closed" };
 
+/** `bytes`: how many it takes in a message. `taken`: called when it goes out. */
+export type StreamAnswer = { readonly kind: string; readonly bytes: number; readonly taken: () => void };
+
 /** `Answer`: what else the worker can be told on this stream, see tell(). */
-export class Subscription<Answer extends { readonly kind: string } = never> implements Consumer, Holder {
+export class Subscription<Answer extends StreamAnswer = never> implements Consumer, Holder {
   readonly queues: readonly QueueShare[];
   readonly policy: QueuePolicy;
   readonly workerId: string;
@@ -95,19 +108,20 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
   readonly #graceMs: number;
   readonly #context: SubscriptionContext;
   /** Events not yet taken: jobs within the credit, at most one revocation for each, one of each other kind; and answers. */
-  #events: Waiting<Answer>[] = [];
+  readonly #outbox: Outbox<Waiting<Answer>, SubscriptionEvent | Answer>;
   /** Without those that are pulled. The very objects that HeldLeases was given. */
   readonly #outstanding = new Set<Lease>();
   #outstandingBytes = 0;
   #credit: Credit;
-  /** The next job is larger than what is left of the credit's bytes. */
-  #outgrown = false;
+  /** Runs while the next job is, for all that is known, larger than what is left of the credit's bytes. */
+  #outgrown: NodeJS.Timeout | undefined;
   #waitingJobs = 0;
   /** Answers that are still to come, or were taken a moment ago. */
   #owed = 0;
   #state: State = { kind: "open" };
-  #wakeReader: (() => void) | undefined;
   #keepalive: NodeJS.Timeout;
+  /** The first keepalive has been said. */
+  #keepsRhythm = false;
   /** To the end of its age, and then of the grace. */
   #ending: NodeJS.Timeout | undefined;
 
@@ -122,8 +136,15 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
     this.leaseMs = options.leaseMs;
     this.host = options.host;
     this.language = options.language;
-    this.#events.push({ kind: "started", workerId: this.workerId, leaseMs: this.leaseMs, graceMs: options.graceMs });
-    this.#keepalive = setInterval(() => this.#sayAlive(), context.keepaliveMs);
+    this.#outbox = new Outbox<Waiting<Answer>, SubscriptionEvent | Answer>({
+      isOver: () => this.#isOver,
+      onOver: () => this.close(),
+      bytesOf,
+      take: (waiting) => this.#take(waiting),
+    });
+    this.#outbox.push({ kind: "started", workerId: this.workerId, leaseMs: this.leaseMs, graceMs: options.graceMs });
+    // Streams that began together, as after a restart, must not all speak at the same moment for ever.
+    this.#keepalive = setTimeout(() => this.#sayAlive(), context.keepaliveMs * Math.random());
     if (context.ageMs !== undefined) this.#ending = setTimeout(() => this.drain(undefined), context.ageMs);
     if (options.resumed) this.#resume(options.resumed);
     context.hub.join(this);
@@ -134,8 +155,13 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
     return this.#outstanding.size;
   }
 
+  /** It gets no more jobs, whatever its worker's other streams get. */
+  get isQuiet(): boolean {
+    return this.#state.kind !== "open";
+  }
+
   capacity(): number {
-    const takesNone = this.#state.kind !== "open" || this.#waitingJobs > 0 || this.#outgrown;
+    const takesNone = this.#state.kind !== "open" || this.#waitingJobs > 0 || this.#outgrown !== undefined;
     if (takesNone || this.#context.isQuiet(this.workerId)) return 0;
     return Math.min(this.#room, BATCH);
   }
@@ -149,26 +175,33 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
   }
 
   outgrown(): void {
-    this.#outgrown = this.#outstanding.size > 0;
+    if (this.#outstanding.size === 0 || this.#state.kind === "closed") return;
+    clearTimeout(this.#outgrown);
+    this.#outgrown = setTimeout(() => {
+      this.#lookAnew();
+      if (this.capacity() > 0) this.#context.hub.wake(this);
+    }, OUTGROWN_MS);
   }
 
   deliver(delivered: readonly LeasedJob[], pull: boolean): void {
     const { heldLeases } = this.#context;
     // The credit may have become smaller while the jobs were on their way.
-    const room = Math.max(0, this.#room);
-    const jobs = delivered.length > room ? delivered.slice(0, room) : delivered;
-    if (jobs.length < delivered.length) this.#context.giveBack(delivered.slice(room));
+    const fitting = this.#fitting(delivered);
+    const jobs = fitting < delivered.length ? delivered.slice(0, fitting) : delivered;
+    if (fitting < delivered.length) this.#context.giveBack(delivered.slice(fitting));
     if (jobs.length === 0) return;
     this.#waitingJobs += jobs.length;
     if (pull || this.#mode === "pull") {
       for (const job of jobs) heldLeases.hold(job, this.leaseMs, this);
-      this.#push({ kind: "pull", jobs });
+      this.#outbox.push({ kind: "pull", jobs });
       return;
     }
     // Without what was put: the worker has that, maybe for days.
     const leases = jobs.map(({ queue, id, fence, spec }) => ({ queue, id, fence, bytes: spec.length }));
-    for (const lease of leases) this.#keep(lease);
-    this.#push({ kind: "jobs", jobs, leases });
+    for (const lease of leases) this.#count(lease);
+    this.#outbox.push({ kind: "jobs", jobs, leases });
+    // One that has ended already is revoked at once: after the worker has heard of it.
+    for (const lease of leases) heldLeases.hold(lease, this.leaseMs, this);
   }
 
   missed(): void {}
@@ -177,15 +210,15 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
 
   onLeaseEnd(lease: Lease, reason: LeaseEnd): void {
     if (!this.#letGo(lease)) return;
-    if (reason !== "RELEASED" && reason !== "RESUMED") this.#push({ kind: "revoked", lease, reason });
+    if (reason !== "RELEASED" && reason !== "RESUMED") this.#outbox.push({ kind: "revoked", lease, reason });
     if (this.capacity() > 0) this.#context.hub.wake(this);
-    if (this.#isOver) this.#wakeReader?.();
+    if (this.#isOver) this.#outbox.wake();
   }
 
   /** From now on; what is outstanding already stays. */
   setCredit(credit: Credit): void {
     this.#credit = credit;
-    this.#outgrown = false;
+    this.#lookAnew();
     if (this.capacity() > 0) this.#context.hub.wake(this);
   }
 
@@ -194,9 +227,11 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
     if (isQuiet && this.#state.kind === "open") {
       this.#setState({ kind: "quiet" });
       this.#takeNoMore();
+      this.#context.onQuiet();
     } else if (!isQuiet && this.#state.kind === "quiet") {
       this.#setState({ kind: "open" });
       this.#context.hub.join(this);
+      this.#context.onQuiet();
     }
   }
 
@@ -207,13 +242,13 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
 
   /** Goes out after what was told before. */
   tell(answer: Answer): void {
-    if (this.#state.kind !== "closed") this.#push(answer);
+    if (this.#state.kind !== "closed") this.#outbox.push(answer);
   }
 
   /** What owe() announced has been told. */
   paid(): void {
     this.#owed -= 1;
-    if (this.#isOver) this.#wakeReader?.();
+    if (this.#isOver) this.#outbox.wake();
   }
 
   /** Tells the worker; hands out nothing more, and ends when everything is released, or the grace, if any, is over. */
@@ -222,10 +257,11 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
     if (kind === "closed" || kind === "finishing") return;
     clearTimeout(this.#ending);
     if (graceMs !== undefined) this.#ending = setTimeout(() => this.close(), graceMs);
-    if (kind === "draining") return;
-    this.#setState({ kind: "draining" });
-    this.#takeNoMore();
-    this.#push({ kind: "draining", graceMs });
+    if (kind !== "draining") {
+      this.#setState({ kind: "draining" });
+      this.#takeNoMore();
+    }
+    this.#outbox.push({ kind: "draining", graceMs });
   }
 
   /** The worker says no more: ends when it has all its answers. */
@@ -233,42 +269,33 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
     if (this.#state.kind === "closed") return;
     this.#setState({ kind: "finishing" });
     this.#takeNoMore();
-    this.#wakeReader?.();
+    this.#outbox.wake();
   }
 
   /** Ends the stream, from whichever side. */
   close(): void {
     if (this.#state.kind === "closed") return;
     this.#setState({ kind: "closed" });
-    clearInterval(this.#keepalive);
+    clearTimeout(this.#keepalive);
     clearTimeout(this.#ending);
     this.#takeNoMore();
-    this.#events = [];
+    this.#lookAnew();
+    this.#outbox.takeBack(() => true);
     const leases = [...this.#outstanding];
     this.#outstanding.clear();
     if (leases.length > 0) this.#context.relinquish(leases, this.#graceMs);
-    this.#wakeReader?.();
+    this.#outbox.wake();
     this.#context.onClose();
   }
 
   /** The next event; undefined when the stream has ended. */
   async next(): Promise<SubscriptionEvent | Answer | undefined> {
-    while (await this.#hasEvents()) {
-      const [event] = await this.#take([this.#events.shift() as Waiting<Answer>]);
-      if (event) return event;
-    }
-    return undefined;
+    return (await this.#outbox.read(1))?.[0];
   }
 
-  /** All events that there are, at least one; undefined when the stream has ended. */
-  async nextAll(): Promise<readonly (SubscriptionEvent | Answer)[] | undefined> {
-    while (await this.#hasEvents()) {
-      const waiting = this.#events;
-      this.#events = [];
-      const events = await this.#take(waiting);
-      if (events.length > 0) return events;
-    }
-    return undefined;
+  /** All events that there are and that fit into one message, at least one; undefined when the stream has ended. */
+  nextAll(): Promise<Told<Answer> | undefined> {
+    return this.#outbox.read(Number.POSITIVE_INFINITY);
   }
 
   get #room(): number {
@@ -276,10 +303,23 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
     return this.#mode === "pull" ? maxOutstanding : maxOutstanding - this.#outstanding.size;
   }
 
+  /** How many of these jobs its credit allows, in their order. */
+  #fitting(jobs: readonly LeasedJob[]): number {
+    const most = Math.min(jobs.length, Math.max(0, this.#room));
+    const budget = this.byteBudget();
+    if (!budget) return most;
+    let bytes = 0;
+    for (const [i, { spec }] of jobs.slice(0, most).entries()) {
+      bytes += spec.length;
+      if (bytes > budget.most && !(i === 0 && budget.takesAny)) return i;
+    }
+    return most;
+  }
+
   get #isOver(): boolean {
     const { kind } = this.#state;
     if (kind === "closed") return true;
-    const isSilent = this.#events.length === 0 && this.#owed === 0;
+    const isSilent = this.#outbox.isEmpty && this.#owed === 0;
     return isSilent && (kind === "finishing" || (kind === "draining" && this.#outstanding.size === 0));
   }
 
@@ -287,79 +327,85 @@ export class Subscription<Answer extends { readonly kind: string } = never> impl
     this.#state = state;
   }
 
-  async #hasEvents(): Promise<boolean> {
-    while (this.#events.length === 0) {
-      if (this.#isOver) {
-        this.close();
-        return false;
-      }
-      await new Promise<void>((resolve) => {
-        this.#wakeReader = resolve;
-      });
-      this.#wakeReader = undefined;
-    }
-    return true;
-  }
-
-  /** As the worker gets to see them; what has expired or was deleted meanwhile is not pulled. */
-  async #take(waiting: readonly Waiting<Answer>[]): Promise<readonly (SubscriptionEvent | Answer)[]> {
+  /** As the worker gets to see them. */
+  #take(waiting: readonly Waiting<Answer>[]): Told<Answer> | Promise<Told<Answer>> {
     const events: (SubscriptionEvent | Answer)[] = [];
-    let pulled: LeasedJob[] | undefined;
+    const pulled: LeasedJob[] = [];
     for (const event of waiting) {
       if (isOfKind(event, "jobs") || isOfKind(event, "pull")) this.#waitingJobs -= event.jobs.length;
-      if (isOfKind(event, "pull")) pulled = [...(pulled ?? []), ...event.jobs];
-      else events.push(event as SubscriptionEvent | Answer);
+      if (isOfKind(event, "pull")) {
+        pulled.push(...event.jobs);
+        continue;
+      }
+      if ("taken" in event) event.taken();
+      events.push(event);
     }
     if (this.capacity() > 0) this.#context.hub.wake(this);
-    if (!pulled) return events;
+    return pulled.length === 0 ? events : this.#pull(pulled, events);
+  }
+
+  /** What has expired or was deleted meanwhile is not pulled. */
+  async #pull(pulled: readonly LeasedJob[], events: Told<Answer>): Promise<Told<Answer>> {
     this.#context.heldLeases.forget(pulled);
     const jobs = await this.#context.pull(pulled);
-    if (jobs.length > 0) events.push({ kind: "jobs", jobs });
-    return events;
+    return jobs.length > 0 ? [...events, { kind: "jobs", jobs }] : events;
   }
 
   #resume({ number, kept, lost }: TakenOver): void {
-    for (const lease of kept) this.#keep(lease, number);
-    for (const { lease, reason } of lost) this.#push({ kind: "revoked", lease, reason });
+    for (const lease of kept) {
+      this.#count(lease);
+      this.#context.heldLeases.hold(lease, this.leaseMs, this, number);
+    }
+    for (const { lease, reason } of lost) this.#outbox.push({ kind: "revoked", lease, reason });
   }
 
-  #keep(lease: SizedLease, number?: number): void {
+  #count(lease: SizedLease): void {
     this.#outstanding.add(lease);
     this.#outstandingBytes += lease.bytes;
-    this.#context.heldLeases.hold(lease, this.leaseMs, this, number);
   }
 
   #letGo(lease: Lease): boolean {
     if (!this.#outstanding.delete(lease)) return false;
     this.#outstandingBytes -= (lease as SizedLease).bytes;
-    this.#outgrown = false;
+    this.#lookAnew();
     return true;
   }
 
-  #push(event: Waiting<Answer>): void {
-    this.#events.push(event);
-    this.#wakeReader?.();
+  /** The next job may fit now. */
+  #lookAnew(): void {
+    clearTimeout(this.#outgrown);
+    this.#outgrown = undefined;
   }
 
   #sayAlive(): void {
-    if (this.#events.length === 0) this.#push({ kind: "keepalive" });
+    if (!this.#keepsRhythm) this.#keepalive = setInterval(() => this.#sayAlive(), this.#context.keepaliveMs);
+    this.#keepsRhythm = true;
+    if (this.#outbox.isEmpty) this.#outbox.push(KEEPALIVE);
   }
 
   /** What is on its way to it goes back, and what the worker has not seen, as if it had never been reserved. */
   #takeNoMore(): void {
     this.#context.hub.leave(this);
-    const [unseen, others]: [Lease[], Waiting<Answer>[]] = [[], []];
-    for (const event of this.#events) {
-      if (isOfKind(event, "pull")) unseen.push(...event.jobs);
+    const unseen: Lease[] = [];
+    this.#outbox.takeBack((event) => {
       // One that is not outstanding any more has ended.
-      else if (isOfKind(event, "jobs")) unseen.push(...event.leases.filter((lease) => this.#letGo(lease)));
-      else others.push(event);
-    }
-    this.#events = others;
+      if (isOfKind(event, "jobs")) unseen.push(...event.leases.filter((lease) => this.#letGo(lease)));
+      else if (isOfKind(event, "pull")) unseen.push(...event.jobs);
+      else return false;
+      return true;
+    });
     this.#waitingJobs = 0;
     this.#context.heldLeases.forget(unseen);
     if (unseen.length > 0) this.#context.giveBack(unseen);
   }
+}
+
+function bytesOf(event: Waiting<StreamAnswer>): number {
+  if ("bytes" in event) return event.bytes;
+  if (isOfKind(event, "jobs") || isOfKind(event, "pull")) {
+    return event.jobs.reduce((bytes, { spec }) => bytes + spec.length + LEASE_BYTES, 0);
+  }
+  return LEASE_BYTES;
 }
 
 /** Answers are of kinds of their own. */

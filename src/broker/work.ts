@@ -8,20 +8,19 @@
  */
 import type { Lease, Outcome, Progress, Released } from "../model/job.ts";
 import type { Jobs, Release, Settled } from "./jobs.ts";
-import type { Credit, Subscription, SubscriptionEvent } from "./subscription.ts";
+import type { Credit, StreamAnswer, Subscription, SubscriptionEvent } from "./subscription.ts";
 
 export type Sequenced<T> = { readonly sequence: number; readonly settled: Settled<T> };
 
-export type WorkAnswer =
-  | { readonly kind: "released"; readonly answers: readonly Sequenced<Released>[]; readonly cost: number }
-  | {
-      readonly kind: "extended";
-      readonly sequence: number;
-      readonly results: readonly Settled<number>[];
-      readonly cost: number;
-    }
-  | { readonly kind: "report refused"; readonly leaseToken: string; readonly error: unknown; readonly cost: number }
-  | { readonly kind: "quiet"; readonly isQuiet: boolean; readonly cost: number };
+/** `bytes`: what it takes in a message, at most. */
+type Reply = { readonly bytes: number } & (
+  | { readonly kind: "released"; readonly answers: readonly Sequenced<Released>[] }
+  | { readonly kind: "extended"; readonly sequence: number; readonly results: readonly Settled<number>[] }
+  | { readonly kind: "report refused"; readonly leaseToken: string; readonly error: unknown }
+  | { readonly kind: "quiet"; readonly isQuiet: boolean }
+);
+
+export type WorkAnswer = Reply & StreamAnswer;
 
 export type WorkEvent = SubscriptionEvent | WorkAnswer;
 
@@ -29,6 +28,11 @@ export type WorkEvent = SubscriptionEvent | WorkAnswer;
 const MOST_COST = 4_000;
 /** So many bytes of a result cost as much as a release without one: at most 16 MiB wait for Redis on one stream. */
 const BYTES_PER_COST = 4_096;
+/** What an answer takes in a message: one that is well, and one that is an error, with a queue and an id named twice. */
+const GOOD_BYTES = 32;
+const ERROR_BYTES = 1_280;
+/** No lease token is longer; of what is none, so much is said back. */
+const TOKEN_CHARACTERS = 512;
 
 export class Work {
   readonly #subscription: Subscription<WorkAnswer>;
@@ -36,6 +40,7 @@ export class Work {
   #cost = 0;
   #room: PromiseWithResolvers<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
+  #isClosed = false;
 
   constructor(subscription: Subscription<WorkAnswer>, jobs: Jobs) {
     this.#subscription = subscription;
@@ -54,7 +59,7 @@ export class Work {
         sequence,
         settled: "ok" in settled ? (done[next++] as Settled<Released>) : settled,
       }));
-      return { kind: "released", answers, cost };
+      return { kind: "released", answers, bytes: bytesOfAnswers(answers.map(({ settled }) => settled)) };
     });
   }
 
@@ -65,20 +70,22 @@ export class Work {
       const done = good.length > 0 ? await this.#jobs.extend(good, leaseMs) : [];
       let next = 0;
       const results = leases.map((lease) => ("ok" in lease ? (done[next++] as Settled<number>) : lease));
-      return { kind: "extended", sequence, results, cost };
+      return { kind: "extended", sequence, results, bytes: bytesOfAnswers(results) };
     });
   }
 
   /** Answered only when it is refused. */
   reportProgress(leaseToken: string, report: Settled<{ readonly lease: Lease; readonly progress: Progress }>): void {
-    const cost = 1;
+    // What is no token may be as long as a message.
+    const cost = 1 + leaseToken.length / BYTES_PER_COST;
+    const named = leaseToken.slice(0, TOKEN_CHARACTERS);
     this.#do(cost, async () => {
       try {
         if ("error" in report) throw report.error;
         await this.#jobs.reportProgress(report.ok.lease, report.ok.progress);
         return undefined;
       } catch (error) {
-        return { kind: "report refused", leaseToken, error, cost };
+        return { kind: "report refused", leaseToken: named, error, bytes: ERROR_BYTES + TOKEN_CHARACTERS };
       }
     });
   }
@@ -89,22 +96,24 @@ export class Work {
 
   setQuiet(isQuiet: boolean): void {
     this.#subscription.setQuiet(isQuiet);
-    this.#do(1, async () => ({ kind: "quiet", isQuiet, cost: 1 }));
+    this.#do(1, async () => ({ kind: "quiet", isQuiet, bytes: GOOD_BYTES }));
   }
 
   /** Resolves when more may be asked, or the stream has ended; undefined: at once. */
   hasRoom(): Promise<void> | undefined {
-    if (this.#cost < MOST_COST) return undefined;
+    if (this.#cost < MOST_COST || this.#isClosed) return undefined;
     this.#room ??= Promise.withResolvers<void>();
     return this.#room.promise;
   }
 
-  /** All that there is to tell, at least one event; undefined when the stream has ended. Throws what fail() was given. */
-  async next(): Promise<readonly WorkEvent[] | undefined> {
-    const events = await this.#subscription.nextAll();
+  /** All that there is to tell and fits into one message, at least one event; undefined when the stream has ended. */
+  next(): Promise<readonly WorkEvent[] | undefined> {
+    return this.#subscription.nextAll();
+  }
+
+  /** What fail() was given. */
+  throwIfFailed(): void {
     if (this.#failure) throw this.#failure.error;
-    for (const event of events ?? []) if ("cost" in event) this.#take(event.cost);
-    return events;
   }
 
   /** The worker says no more. */
@@ -119,16 +128,20 @@ export class Work {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#subscription.close();
     this.#room?.resolve();
   }
 
   /** Never rejects: the stream fails instead, with what should not have happened. */
-  #do(cost: number, answer: () => Promise<WorkAnswer | undefined>): void {
+  #do(cost: number, answer: () => Promise<Reply | undefined>): void {
     this.#cost += cost;
     this.#subscription.owe();
     answer()
-      .then((told) => (told ? this.#subscription.tell(told) : this.#take(cost)))
+      .then((reply) => {
+        if (reply) this.#subscription.tell({ ...reply, taken: () => this.#take(cost) });
+        else this.#take(cost);
+      })
       .catch((error: unknown) => this.fail(error))
       .finally(() => this.#subscription.paid());
   }
@@ -139,6 +152,10 @@ export class Work {
     this.#room?.resolve();
     this.#room = undefined;
   }
+}
+
+function bytesOfAnswers(answers: readonly Settled<unknown>[]): number {
+  return answers.reduce((bytes, answer) => bytes + ("ok" in answer ? GOOD_BYTES : ERROR_BYTES), 0);
 }
 
 function bytesOf(outcome: Outcome): number {

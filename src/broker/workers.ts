@@ -23,6 +23,16 @@ export type WorkerStream = {
   readonly language: string;
   readonly queues: readonly QueueShare[];
   readonly jobsInHand: number;
+  /** It gets no more jobs, because its worker said so, or it is about to end. */
+  readonly isQuiet: boolean;
+};
+
+/** The entry of a stream. */
+export type StreamEntry = {
+  /** What others see of it is no longer true: it is written anew soon. */
+  changed(): void;
+  /** To be called at its end. */
+  closed(): void;
 };
 
 export type WorkersOptions = {
@@ -56,6 +66,7 @@ type Entry = {
 const RENEW_MS = 5_000;
 /** What comes and goes within so long is written in one go. */
 const GATHER_MS = 20;
+const WRITTEN_AT_ONCE = 200;
 /** Workers that call Reserve, as many as are remembered: those that called last. */
 const MOST_CALLERS = 10_000;
 /** A broker that stops does not wait longer for Redis: its entries then end by themselves. */
@@ -115,11 +126,16 @@ export class Workers {
     return this.#quiet.size > 0 && this.#quiet.has(workerId);
   }
 
-  /** A stream has begun; what it returns is to be called at its end. */
-  opened(stream: WorkerStream): () => void {
+  /** A stream has begun. */
+  opened(stream: WorkerStream): StreamEntry {
     const { workerId, host, language, queues } = stream;
     const entry = this.#add({ workerId, host, language, queues, stream, streaming: true, calls: 0 });
-    return () => this.#remove(entry);
+    const changed = () => {
+      if (!this.#entries.has(entry)) return;
+      this.#unwritten.add(entry);
+      this.#writeSoon();
+    };
+    return { changed, closed: () => this.#remove(entry) };
   }
 
   /** A Reserve has begun; what it returns is to be called at its end. */
@@ -144,13 +160,10 @@ export class Workers {
   }
 
   /** Of all brokers, in the order of their ids; `queue`: only those at it, '' for all. */
-  async list(
-    queue: string,
-    most: number,
-    after: string | undefined,
-  ): Promise<Omit<WorkerPage, "workers"> & { readonly workers: readonly WorkerView[] }> {
+  async list(queue: string, most: number, after: string | undefined): Promise<WorkerPage> {
     const { workers, last } = await this.#options.store.list(await this.#options.now(), queue, most, after);
-    return { workers: workers.map((worker) => ({ ...worker, quiet: this.isQuiet(worker.workerId) })), last };
+    const isQuiet = ({ quiet, workerId }: WorkerView) => quiet || this.isQuiet(workerId);
+    return { workers: workers.map((worker) => ({ ...worker, quiet: isQuiet(worker) })), last };
   }
 
   /** Whether that changed anything. */
@@ -224,7 +237,10 @@ export class Workers {
     if (all) this.#dropCallersBefore(performance.now() - WORKER_LIFE_MS);
     const entries = all ? [...this.#entries] : [...this.#unwritten];
     this.#unwritten.clear();
-    await store.write(entries.map((entry) => this.#record(entry, nowMs)));
+    // Not all at once: there may be thousands, and the jobs of others wait meanwhile.
+    for (let i = 0; i < entries.length; i += WRITTEN_AT_ONCE) {
+      await store.write(entries.slice(i, i + WRITTEN_AT_ONCE).map((entry) => this.#record(entry, nowMs)));
+    }
     // One that ended meanwhile is in the next list of those that are gone.
     await store.remove(gone);
     if (!all) return;
@@ -259,6 +275,7 @@ export class Workers {
       jobsInHand: entry.stream?.jobsInHand ?? 0,
       connectedAtMs: entry.connectedAtMs,
       lastSeenMs: isThere ? nowMs : Math.round(nowMs - (now - entry.seenAt)),
+      quiet: entry.stream?.isQuiet ?? false,
       streaming: entry.streaming,
       brokerId: this.#options.brokerId,
     };

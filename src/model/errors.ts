@@ -105,8 +105,9 @@ export function leaseLost(queue: string, id: string): BatonError {
   return new BatonError("FAILED_PRECONDITION", "LEASE_LOST", message, { metadata: { queue, id } });
 }
 
+/** Where there are other brokers, they take it at once. */
 export function draining(): BatonError {
-  return new BatonError("UNAVAILABLE", "DRAINING", "this broker is shutting down", { retryAfterMs: 1_000 });
+  return new BatonError("UNAVAILABLE", "DRAINING", "this broker is shutting down", { retryAfterMs: 100 });
 }
 
 export function storeUnavailable(): BatonError {

@@ -5,7 +5,8 @@
  */
 import type { Lease } from "./job.ts";
 
-const SHAPE = /^([^/]+)\/([^/]+)\/([0-9a-z]{1,11})\/(.+)$/s;
+/** An id has at most 255 bytes, and so no more characters: what is longer was never one, and must not travel any further. */
+const SHAPE = /^([^/]+)\/([^/]+)\/([0-9a-z]{1,11})\/(.{1,255})$/s;
 
 export function encodeLeaseToken(namespace: string, { queue, id, fence }: Lease): string {
   return `${namespace}/${queue}/${fence.toString(36)}/${id}`;

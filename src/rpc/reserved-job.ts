@@ -3,7 +3,7 @@
  * reservation adds is appended. Fields of a message may come in any order, so nothing is decoded in between, which
  * would cost more than all else that a delivery does.
  *
- * The answers carry these bytes as fields that the message classes don't know; written out, they are the `jobs` of
+ * The answers carry these bytes as a field that the message classes don't know; written out, they are the `jobs` of
  * field 1. A transport that needs the objects themselves reads the answer's bytes back first.
  */
 import type { UnknownField } from "@bufbuild/protobuf";
@@ -74,13 +74,20 @@ function writeSpec({ queue, id, payload, headers, priority }: JobSpec): void {
   if (priority !== 0) writer.uint32(JOB.priority).uint32(priority);
 }
 
-/** The field `jobs` with these jobs: to be the `$unknown` of the message that has it. */
+/**
+ * The field `jobs` with these jobs: to be the `$unknown` of the message that has it. What is written for such a field is
+ * its tag, and then its data as they are; so all jobs go into one, with the tags of the others between them, and cost one
+ * piece of memory together.
+ */
 export function reservedJobs(namespace: string, jobs: readonly LeasedJob[]): UnknownField[] {
-  return jobs.map((job) => ({
-    no: JOBS_FIELD,
-    wireType: WireType.LengthDelimited,
-    data: written(() => writeReservedJob(namespace, job)),
-  }));
+  if (jobs.length === 0) return [];
+  const data = written(() => {
+    for (const [i, job] of jobs.entries()) {
+      if (i > 0) writer.uint32(message(JOBS_FIELD));
+      writeReservedJob(namespace, job);
+    }
+  });
+  return [{ no: JOBS_FIELD, wireType: WireType.LengthDelimited, data }];
 }
 
 /** With its length before it. */

@@ -10,6 +10,7 @@ import { settleEach } from "./batch.ts";
 import { Checks } from "./checks.ts";
 import { checkCredit } from "./credit.ts";
 import { checkExtend } from "./extend.ts";
+import { firstRequest } from "./first-request.ts";
 import type { CallContext } from "./handler.ts";
 import type { Limits } from "./limits.ts";
 import { checkRelease } from "./release.ts";
@@ -29,7 +30,7 @@ export async function* work(
 ): AsyncGenerator<WorkResponse> {
   const incoming = requests[Symbol.asyncIterator]();
   try {
-    const first = await firstOf(incoming);
+    const first = await firstRequest(incoming, START_WITHIN_MS);
     if (!first) return;
     const stream = await begin(broker, namespace, limits, first, context);
     // A reader that waits for the next event does not see its caller go; the stream must not outlive it.
@@ -41,6 +42,7 @@ export async function* work(
       for (let events = await stream.next(); events; events = await stream.next()) {
         yield workResponse(namespace, events);
       }
+      stream.throwIfFailed();
     } finally {
       context.signal.removeEventListener("abort", onAbort);
       stream.close();
@@ -52,21 +54,6 @@ export async function* work(
   }
 }
 
-/** undefined: the worker closed its side without a word. */
-async function firstOf(incoming: AsyncIterator<WorkRequest>): Promise<WorkRequest | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const overdue = new Promise<never>((_, reject) => {
-    const refusal = refused("start", `is required, and has not come within ${START_WITHIN_MS / 1_000} s`);
-    timer = setTimeout(() => reject(refusal), START_WITHIN_MS);
-  });
-  try {
-    const { done, value } = await Promise.race([incoming.next(), overdue]);
-    return done === true ? undefined : value;
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 async function begin(
   broker: Broker,
   namespace: string,
@@ -74,7 +61,8 @@ async function begin(
   { start }: WorkRequest,
   context: CallContext,
 ): Promise<Work> {
-  if (!start) throw refused("start", "is required in the first message, before anything else");
+  if (!start)
+    throw badRequest([{ field: "start", description: "is required in the first message, before anything else" }]);
   const checks = new Checks();
   const { options, leases } = checkSubscription(checks, "start.", start, namespace, limits, context);
   checks.done();
@@ -96,7 +84,7 @@ async function listen(
       await stream.hasRoom();
       const { done, value } = await incoming.next();
       if (done === true) break;
-      if (value.start) throw refused("start", "must be in the first message only");
+      if (value.start) throw badRequest([{ field: "start", description: "must be in the first message only" }]);
       hear(stream, namespace, limits, value);
     }
     stream.finish();
@@ -140,8 +128,4 @@ function forEachToken<T>(answer: T, tokens: number): T[] {
 
 function checkMost(checks: Checks, field: string, count: number, most: number): void {
   if (count > most) checks.refuse(field, `must be at most ${most} (--max-batch), and are ${count}`);
-}
-
-function refused(field: string, description: string): Error {
-  return badRequest([{ field, description }]);
 }

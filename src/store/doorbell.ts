@@ -4,7 +4,9 @@
  * 1. Whatever makes a job READY pushes one token onto the queue's `wake` list, if it is empty.
  * 2. A broker with waiting workers sits in one BLPOP on the `wake` lists of all queues that it listens to, however
  *    many. The token says "there may be work"; it never carries a job, so losing one loses nothing.
- * 3. A ring takes the queue off the list: the hub works on it, and listens again when the queue is empty.
+ * 3. A ring takes the queue off the list: the hub works on it, and listens again when the queue is empty. Meanwhile the
+ *    tokens of others are taken without waiting, twice as many at a time for as long as there are so many. (With one
+ *    BLPOP for each ring, 500 jobs/s in 100 queues waited 50 ms and more on a busy machine, half of them; so 4 to 10.)
  * 4. Beside the queues' lists stands one of the broker's own. A push there interrupts the wait, so that a queue which
  *    the hub has just begun to listen to is waited for at once. One that the hub only looked into meanwhile is still
  *    waited for: an idle queue costs no interrupt with each look.
@@ -40,6 +42,8 @@ const DEAF_AFTER_MS = 2_000;
 const RETRY_MS = 200;
 /** How long a ring may hold up the waiting for others. */
 const LOOK_MS = 2;
+/** Tokens taken at once, at most; then the interrupting one gets its turn. */
+const MOST_AT_ONCE = 32;
 /** The interrupting token of a broker that died must not stay for ever. */
 const INTERRUPT_TTL_SECONDS = 60;
 
@@ -130,15 +134,37 @@ export class Doorbell {
       this.#waitingFor = undefined;
     }
     if (!rung || rung[0] === this.#interruptKey) return;
-    const [key] = rung;
+    const looks = [this.#rang(rung[0])];
+    for (let most = 1; most <= MOST_AT_ONCE && this.#listening.size > 0; most *= 2) {
+      const keys = await this.#takeMore(connection, most);
+      for (const key of keys) looks.push(this.#rang(key));
+      if (keys.length < most) break;
+    }
+    await Promise.race([Promise.all(looks), delay(LOOK_MS, undefined, { ref: false })]);
+  }
+
+  /** Settles when the hub has looked. Never rejects: several are under way, and none of them is awaited for long. */
+  async #rang(key: string): Promise<void> {
     const queue = this.#listening.get(key);
     if (queue === undefined) {
-      // The hub lost interest after the wait began: the token is for another broker.
-      await this.#options.commands.lpush(key, "1");
+      // The hub lost interest after the wait began: the token is for another broker. When Redis is away, it is lost.
+      await this.#options.commands.lpush(key, "1").catch(() => undefined);
       return;
     }
     this.#listening.delete(key);
-    await Promise.race([this.#options.onRing(queue), delay(LOOK_MS, undefined, { ref: false })]);
+    await this.#options.onRing(queue);
+  }
+
+  /** Takes tokens that are there, so many at most; their keys. */
+  async #takeMore(connection: Redis, most: number): Promise<string[]> {
+    const wakeKeys = [...this.#listening.keys()];
+    const pipeline = connection.pipeline();
+    for (let i = 0; i < most; i++) pipeline.lmpop(wakeKeys.length, ...wakeKeys, "LEFT");
+    const replies = await answerOf(pipeline.exec(), connection, DEAF_AFTER_MS);
+    return (replies ?? []).flatMap(([error, taken]) => {
+      if (error) throw error;
+      return taken === null ? [] : [(taken as [string, string[]])[0]];
+    });
   }
 }
 

@@ -256,14 +256,17 @@ export class Store {
     });
   }
 
-  /** The new ends of the leases, in ms since 1970, or why they are lost. `takeOver`: `holder` keeps them from now on. */
+  /**
+   * The new ends of the leases, in ms since 1970, or why they are lost. `takeOver`: `holder` keeps them from now on;
+   * `renew`: none is made shorter.
+   */
   async extend(
     queue: string,
     leases: readonly KeptLease[],
     leaseMs: number,
-    { takeOver = false } = {},
+    { takeOver = false, renew = false } = {},
   ): Promise<Extension> {
-    const args: ScriptArgument[] = [leaseMs, takeOver ? "1" : ""];
+    const args: ScriptArgument[] = [leaseMs, takeOver ? "1" : renew ? "2" : ""];
     for (const { id, fence, holder } of leases) args.push(id, fence, holder ?? "");
     const [nextDue, ...numbers] = (await this.#runner.run("extend", queue, args)) as [number, ...number[]];
     const ends = takeOver ? numbers.filter((_, i) => i % 2 === 0) : numbers;

@@ -24,16 +24,19 @@ const MOST_LOOKED_AT = 20 * PIECE;
 /** A page has no more than this, by what is stored of its workers, so that it fits into the 4 MiB that clients accept. */
 const PAGE_BYTES = 3.5 * 1024 * 1024;
 
-export type WorkerRecord = Omit<WorkerView, "quiet"> & { readonly member: string };
+/** `quiet`: this stream is, whether its worker is told to be or not. */
+export type WorkerRecord = WorkerView & { readonly member: string };
 
 export type WorkerPage = {
-  readonly workers: readonly Omit<WorkerView, "quiet">[];
+  readonly workers: readonly WorkerView[];
   /** Where the next page begins; undefined: there is none. */
   readonly last: string | undefined;
 };
 
-/** As written in `info`. */
-type Info = { w: string; h: string; l: string; q: string[]; j: number; c: number; s: number; st: boolean; b: string };
+/** As written in `info`; `n`: the stream is quiet, else it is left out. */
+type Info = {
+  [K in "w" | "h" | "l" | "b"]: string;
+} & { [K in "j" | "c" | "s"]: number } & { q: string[]; st: boolean; n?: boolean };
 
 export class WorkerStore {
   readonly #redis: Redis;
@@ -95,7 +98,7 @@ export class WorkerStore {
 
   /** Those that are there, in the order of their ids, `most` at most, after a member; `queue`: only those at it. */
   async list(nowMs: number, queue: string, most: number, after: string | undefined): Promise<WorkerPage> {
-    const workers: Omit<WorkerView, "quiet">[] = [];
+    const workers: WorkerView[] = [];
     let last = after;
     let bytes = 0;
     for (let looked = 0; looked < MOST_LOOKED_AT; looked += PIECE) {
@@ -191,13 +194,14 @@ function infoOf(record: WorkerRecord): Info {
     s: record.lastSeenMs,
     st: record.streaming,
     b: record.brokerId,
+    ...(record.quiet && { n: true }),
   };
 }
 
 /** Undefined for what is none: it was removed between two commands, or is not ours. */
-function readInfo(text: string): Omit<WorkerView, "quiet"> | undefined {
+function readInfo(text: string): WorkerView | undefined {
   try {
-    const { w, h, l, q, j, c, s, st, b } = JSON.parse(text) as Info;
+    const { w, h, l, q, j, c, s, st, b, n = false } = JSON.parse(text) as Info;
     return {
       workerId: w,
       host: h,
@@ -206,6 +210,7 @@ function readInfo(text: string): Omit<WorkerView, "quiet"> | undefined {
       jobsInHand: j,
       connectedAtMs: c,
       lastSeenMs: s,
+      quiet: n,
       streaming: st,
       brokerId: b,
     };

@@ -34,8 +34,8 @@ export type GrpcServerOptions = {
   /** A connection that has not answered an HTTP/2 ping in time is broken, and its calls are cancelled. */
   readonly keepalive: { readonly intervalMs: number; readonly timeoutMs: number };
   /**
-   * A connection of that age takes no new calls, so that its client opens another, maybe to another broker; those that
-   * it has go on. 0: never.
+   * A connection of that age, a tenth more or less, takes no new calls, so that its client opens another, maybe to another
+   * broker; those that it has go on. 0: never.
    */
   readonly maxConnectionAgeMs: number;
   readonly log: Logger;
@@ -50,8 +50,11 @@ export type GrpcServer = {
   close(graceMs: number): Promise<void>;
 };
 
-/** Health watches and reflection calls are ours and small; they must not compete with workers for maxStreams. */
-const MAX_SERVICE_STREAMS = 1_000;
+/**
+ * Health watches and reflection calls are ours and small; they must not compete with workers for maxStreams. A client that
+ * checks health holds one for each of its connections, and takes a broker that refuses it for one that is not there.
+ */
+const MAX_SERVICE_STREAMS = 20_000;
 
 /** After the last connection was broken, its end is a matter of milliseconds. */
 const SHUTDOWN_LIMIT_MS = 1_000;
@@ -71,6 +74,9 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     "grpc.max_concurrent_streams": limits.maxConcurrentStreamsPerConnection,
     "grpc.keepalive_time_ms": keepalive.intervalMs,
     "grpc.keepalive_timeout_ms": keepalive.timeoutMs,
+    // It says goodbye all at once, and so refuses the calls that cross its word on the way; gRPC's clients make those anew
+    // by themselves, once. (Two goodbyes, the last of them after a ping, as RFC 9113 would have it, are worse: Node's own
+    // HTTP/2 clients then answer neither, and keep the calls that crossed for as long as the connection lasts.)
     ...(maxConnectionAgeMs > 0 && { "grpc.max_connection_age_ms": maxConnectionAgeMs }),
     interceptors: [explainLibraryErrors(limits.maxMessageBytes, log)],
   });

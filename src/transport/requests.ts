@@ -6,53 +6,55 @@ import type { Message } from "@bufbuild/protobuf";
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { type Decoded, requestOf } from "./codec.ts";
 
-/** Ends when the client closes its side, or is gone. `return()` also ends a `next()` that is waiting. */
-export function requestsOf(call: ServerDuplexStream<Decoded, Buffer>): AsyncIterableIterator<Message> {
-  readNoFurtherAhead(call);
-  let wake = () => {};
-  let ended = false;
-  const onReadable = () => wake();
-  const onEnd = () => {
-    ended = true;
-    wake();
-  };
-  call.on("readable", onReadable);
-  call.once("end", onEnd);
-  call.once("close", onEnd);
+type Call = ServerDuplexStream<Decoded, Buffer>;
 
-  async function next(): Promise<IteratorResult<Message>> {
-    for (;;) {
-      // What came before the end is still there; after a return() nobody wants it.
-      const decoded = ended && call.destroyed ? null : (call.read() as Decoded | null);
-      if (decoded !== null) return { done: false, value: requestOf(decoded) };
-      if (ended) return { done: true, value: undefined };
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    }
+const EVENTS = ["readable", "end", "close"] as const;
+
+/** Ends when the client closes its side, or is gone. `return()` also ends a `next()` that is waiting. */
+export class Requests implements AsyncIterableIterator<Message> {
+  readonly #call: Call;
+  /** One for all events: thousands of streams have one of these each. */
+  readonly #onEvent = () => this.#wake?.();
+  #wake: (() => void) | undefined;
+  #returned = false;
+
+  constructor(call: Call) {
+    this.#call = call;
+    readNoFurtherAhead(call);
+    for (const event of EVENTS) call.on(event, this.#onEvent);
   }
 
-  const requests: AsyncIterableIterator<Message> = {
-    [Symbol.asyncIterator]: () => requests,
-    next,
-    async return() {
-      call.off("readable", onReadable);
-      call.off("end", onEnd);
-      call.off("close", onEnd);
-      onEnd();
-      // What still comes is thrown away, so that the client is not stuck while its call ends.
-      call.resume();
-      return { done: true, value: undefined };
-    },
-  };
-  return requests;
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async next(): Promise<IteratorResult<Message>> {
+    while (!this.#returned) {
+      const decoded = this.#call.destroyed ? null : (this.#call.read() as Decoded | null);
+      if (decoded !== null) return { done: false, value: requestOf(decoded) };
+      if (this.#call.destroyed || this.#call.readableEnded) break;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    return { done: true, value: undefined };
+  }
+
+  async return(): Promise<IteratorResult<Message>> {
+    this.#returned = true;
+    for (const event of EVENTS) this.#call.off(event, this.#onEvent);
+    this.#wake?.();
+    // What still comes is thrown away, so that the client is not stuck while its call ends.
+    this.#call.resume();
+    return { done: true, value: undefined };
+  }
 }
 
 /**
  * grpc-js (1.14.7) would read 16 messages ahead, each as large as the largest that is allowed, and offers no way to say
  * otherwise; a test fails when this field has moved.
  */
-function readNoFurtherAhead(call: ServerDuplexStream<Decoded, Buffer>): void {
+function readNoFurtherAhead(call: Call): void {
   const state: unknown = Reflect.get(call, "_readableState");
   if (typeof state === "object" && state !== null) Reflect.set(state, "highWaterMark", 1);
 }

@@ -23,7 +23,7 @@ import {
 import type { BidiHandler, StreamHandler } from "../rpc/handler.ts";
 import { type Decoded, encode, requestOf } from "./codec.ts";
 import { GrpcCallContext } from "./context.ts";
-import { requestsOf } from "./requests.ts";
+import { Requests } from "./requests.ts";
 import type { StreamSlots } from "./slots.ts";
 import { failureOf, type Origin } from "./status.ts";
 
@@ -49,7 +49,7 @@ export function bidiCall(
 ): handleBidiStreamingCall<Decoded, Buffer> {
   return (call) => {
     const context = new GrpcCallContext(call);
-    void answer(call, context, output, () => handler(requestsOf(call), context), slots, origin);
+    void answer(call, context, output, () => handler(new Requests(call), context), slots, origin);
   };
 }
 

@@ -178,10 +178,10 @@ export class RawStream {
   readonly events: Event[] = [];
   /** Undefined when the broker ended it well. */
   readonly ended: Promise<CallError | undefined>;
-  readonly #call: ClientReadableStream<SubscribeResponse>;
+  readonly call: ClientReadableStream<SubscribeResponse>;
 
   constructor(call: ClientReadableStream<SubscribeResponse>) {
-    this.#call = call;
+    this.call = call;
     call.on("data", ({ event }: SubscribeResponse) => this.events.push(event));
     this.ended = new Promise((resolve) => {
       call.once("error", (error: ServiceError) => resolve(callError(error)));
@@ -219,7 +219,7 @@ export class RawStream {
   }
 
   cancel(): void {
-    this.#call.cancel();
+    this.call.cancel();
   }
 }
 
@@ -251,7 +251,7 @@ export function statusError({ code, message, details }: Status): CallError {
   };
 }
 
-function callError({ code, details, metadata }: ServiceError): CallError {
+export function callError({ code, details, metadata }: ServiceError): CallError {
   const [bytes] = metadata.get("grpc-status-details-bin");
   if (Buffer.isBuffer(bytes)) return statusError(fromBinary(StatusSchema, bytes));
   const nothing = { reason: undefined, domain: undefined, metadata: {}, violations: [], retryAfterMs: undefined };

@@ -64,7 +64,7 @@ describe("a broker", () => {
       expect(inMs(draining.grace)).toBe(9_000);
       expect(await idle.ended).toBeUndefined();
       expect(idle.events.at(-1)?.case).toBe("draining");
-      const refused = { code: "UNAVAILABLE", reason: "DRAINING", domain: "baton", retryAfterMs: 1_000 };
+      const refused = { code: "UNAVAILABLE", reason: "DRAINING", domain: "baton", retryAfterMs: 100 };
       expect(await own.client.bad("reserve", { queues: [{ name: queue }] })).toMatchObject(refused);
       const release: Request<"release"> = { leaseToken: job?.leaseToken ?? "", outcome: COMPLETED };
       expect((await own.client.good("release", release)).state).toBe(JobState.COMPLETED);

@@ -3,6 +3,7 @@ import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { startBroker, type TestBroker } from "../support/broker.ts";
 import { until } from "../support/wait.ts";
+import { WorkStream } from "../support/work-stream.ts";
 import { at, expectBadRequest, type Fixture, ms, startFixture } from "./fixture.ts";
 import { QueueClient } from "./queue-client.ts";
 import { RawClient, type RawStream, type Request } from "./raw-client.ts";
@@ -219,6 +220,40 @@ describe("ListWorkers", () => {
     await third.stop();
     client.close();
     expect(await list()).toEqual([]);
+  });
+});
+
+describe("a Work stream that is quiet by its worker's own will", () => {
+  it("is listed so, also by another broker, and its worker's other streams are not", async () => {
+    await opened(first);
+    const start = { queues: [{ name: queue }], workerId: worker, language: "quiet one" };
+    const own = await WorkStream.open(fixture.broker.address, start);
+    try {
+      await listed(2);
+      const quietAre = (wanted: readonly boolean[]) =>
+        until(
+          async () => {
+            const shown = await Promise.all(
+              [queues, new QueueClient(second)].map((at) => at.good("listWorkers", { queue })),
+            );
+            return shown.every(({ workers }) => {
+              const quiet = workers.filter((one) => one.quiet).map(({ language }) => language);
+              return quiet.join() === wanted.map(() => "quiet one").join();
+            });
+          },
+          { what: `${wanted.length} to be listed as quiet`, withinMs: 2_000 },
+        );
+      await quietAre([]);
+      own.send({ quiet: true });
+      await own.saw(({ quiet }) => quiet === true, "quiet");
+      await quietAre([true]);
+      own.send({ quiet: false });
+      await own.saw(({ quiet }) => quiet === false, "quiet's end");
+      await quietAre([]);
+    } finally {
+      own.close();
+    }
+    await listed(1);
   });
 });
 

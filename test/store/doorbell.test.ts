@@ -44,12 +44,12 @@ describe("the doorbell", () => {
   };
   const blocked = async () => (await connections()).filter((line) => line.includes("cmd=blpop"));
 
-  function startDoorbell({ brokerId = "one", waitMs = 60_000 } = {}): Doorbell {
+  function startDoorbell({ brokerId = "one", waitMs = 60_000, commands = redis } = {}): Doorbell {
     const doorbell = new Doorbell({
       namespace: NAMESPACE,
       brokerId,
       connect: () => connectDoorbell({ address: { socketPath: server.socketPath }, timeoutMs: 1_000, log: silent }),
-      commands: redis,
+      commands,
       log: silent,
       onRing: async (queue) => {
         rung.push(queue);
@@ -106,6 +106,20 @@ describe("the doorbell", () => {
     await until(() => redis.exists(wake("mail")), { what: "the token to be passed on" });
   });
 
+  it("goes on when a token cannot be passed on", async () => {
+    const commands = redis.duplicate();
+    const doorbell = startDoorbell({ commands });
+    for (const queue of ["mail", "news"]) doorbell.listen(queue);
+    await waiting();
+    commands.disconnect();
+    await until(() => commands.status === "end", { what: "the other connection to end" });
+    doorbell.ignore("mail");
+    await redis.lpush(wake("mail"), "1");
+    await until(async () => (await redis.exists(wake("mail"))) === 0, { what: "the token to be taken" });
+    await redis.lpush(wake("news"), "1");
+    await until(() => rung.includes("news"), { what: "the ring of another queue" });
+  });
+
   it("waits for 2,000 queues on one connection", async () => {
     const doorbell = startDoorbell();
     for (let i = 0; i < 2_000; i++) doorbell.listen(`queue-${i}`);
@@ -114,6 +128,20 @@ describe("the doorbell", () => {
     await until(() => rung.length === 3, { what: "three rings" });
     expect(rung.sort()).toEqual(["queue-0", "queue-1999", "queue-999"]);
     expect(await connections()).toHaveLength(1);
+  });
+
+  it("takes the bells of many queues together", async () => {
+    const doorbell = startDoorbell();
+    for (let i = 0; i < 200; i++) doorbell.listen(`queue-${i}`);
+    await waiting();
+    await redis.config("RESETSTAT");
+    const bells = redis.multi();
+    for (let i = 0; i < 200; i++) bells.lpush(wake(`queue-${i}`), "1");
+    await bells.exec();
+    await until(() => rung.length === 200, { what: "200 rings" });
+    expect(new Set(rung).size).toBe(200);
+    const waits = /cmdstat_blpop:calls=(\d+)/.exec(await redis.info("commandstats"))?.[1];
+    expect(Number(waits)).toBeLessThan(10);
   });
 
   it("connects anew when its connection is cut", async () => {

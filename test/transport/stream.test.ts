@@ -4,7 +4,7 @@ import type { SubscribeResponse } from "../../gen/baton/v1/job_service_pb.js";
 import { badRequest, draining } from "../../src/model/errors.ts";
 import type { CallContext } from "../../src/rpc/handler.ts";
 import { eventOnce, until } from "../support/wait.ts";
-import { bigMessage, detailsOf, keepalive, startLink, startServer, subscribe } from "./support.ts";
+import { bigMessage, detailsOf, keepalive, startLink, startServer, steady, subscribe } from "./support.ts";
 
 /** A stream that sends one message, then waits for its signal, and counts how often it was cleaned up. */
 function waitingStream() {
@@ -20,21 +20,6 @@ function waitingStream() {
     }
   }
   return { seen, handler };
-}
-
-/** The value, once it has stayed the same for 20 looks at it. */
-async function steady(look: () => number): Promise<number> {
-  let value = look();
-  let looks = 0;
-  await until(
-    () => {
-      looks = look() === value ? looks + 1 : 0;
-      value = look();
-      return looks >= 20;
-    },
-    { what: "the value to stop changing" },
-  );
-  return value;
 }
 
 describe("a streaming call", () => {

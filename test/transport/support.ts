@@ -1,5 +1,4 @@
 /** A gRPC server with fake handlers of JobService, and a client of it that sees what is on the wire. */
-import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
@@ -11,6 +10,9 @@ import {
   PutResponseSchema,
   SubscribeRequestSchema,
   SubscribeResponseSchema,
+  type WorkRequest,
+  WorkRequestSchema,
+  WorkResponseSchema,
 } from "../../gen/baton/v1/job_service_pb.js";
 import {
   type BadRequest,
@@ -24,9 +26,12 @@ import { StatusSchema } from "../../gen/google/rpc/status_pb.js";
 import type { LogFields, Logger } from "../../src/model/log.ts";
 import { type Service, type ServiceHandlers, service } from "../../src/rpc/handler.ts";
 import { type GrpcServerOptions, startGrpcServer } from "../../src/transport/grpc.ts";
+import { startTcpProxy } from "../support/tcp-proxy.ts";
+import { until } from "../support/wait.ts";
 
 export const PUT = "/baton.v1.JobService/Put";
 export const SUBSCRIBE = "/baton.v1.JobService/Subscribe";
+export const WORK = "/baton.v1.JobService/Work";
 
 export type LogEntry = { readonly level: string; readonly message: string; readonly fields: LogFields };
 
@@ -35,6 +40,8 @@ export type ServerSetting = {
   readonly address?: string;
   readonly limits?: Partial<GrpcServerOptions["limits"]>;
   readonly keepalive?: GrpcServerOptions["keepalive"];
+  /** Default 0: connections don't age. */
+  readonly maxConnectionAgeMs?: number;
 };
 
 export async function startServer(setting: ServerSetting = {}) {
@@ -44,7 +51,7 @@ export async function startServer(setting: ServerSetting = {}) {
     services: [fakeJobService(setting.handlers ?? {})],
     limits: { maxMessageBytes: 1 << 20, maxStreams: 100, maxConcurrentStreamsPerConnection: 1_000, ...setting.limits },
     keepalive: setting.keepalive ?? { intervalMs: 30_000, timeoutMs: 10_000 },
-    maxConnectionAgeMs: 0,
+    maxConnectionAgeMs: setting.maxConnectionAgeMs ?? 0,
     log: collectingLogger(entries),
   });
   const client = new Client(server.address, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 });
@@ -59,48 +66,22 @@ export async function startServer(setting: ServerSetting = {}) {
   };
 }
 
-/** A client whose connection to the server goes through a relay, which can be cut or freeze with no goodbye. */
+/** A client whose connection to the server goes through a proxy, which can be cut or freeze with no goodbye. */
 export async function startLink(address: string) {
-  const sockets = new Set<Socket>();
-  const [host, port] = address.split(":");
-  let frozen = false;
-  let closed = false;
-  const relay = createServer((near) => {
-    if (closed) {
-      near.destroy();
-      return;
-    }
-    const far = connect(Number(port), host);
-    for (const socket of [near, far]) {
-      sockets.add(socket);
-      socket.on("error", () => {});
-    }
-    near.on("data", (bytes) => frozen || far.write(bytes));
-    far.on("data", (bytes) => frozen || near.write(bytes));
-    near.on("end", () => far.end());
-    far.on("end", () => near.end());
-  });
-  await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
-  const { port: relayPort } = relay.address() as AddressInfo;
+  const proxy = await startTcpProxy(address);
   // A pool of its own: in the shared one the connection would outlive the client, and go on connecting.
-  const client = new Client(`127.0.0.1:${relayPort}`, credentials.createInsecure(), {
-    "grpc.use_local_subchannel_pool": 1,
-  });
-  const cut = () => {
-    for (const socket of sockets) socket.destroy();
-  };
+  const client = new Client(proxy.address, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 });
   return {
     client,
-    cut,
+    cut: () => proxy.cut(),
     /** From now on, what either side sends is lost. */
     freeze() {
-      frozen = true;
+      proxy.lose("requests");
+      proxy.lose("replies");
     },
     async [Symbol.asyncDispose]() {
       client.close();
-      closed = true;
-      cut();
-      await new Promise((resolve) => relay.close(resolve));
+      await proxy.stop();
     },
   };
 }
@@ -203,6 +184,51 @@ export function subscribe(client: Client, options: CallOptions = {}) {
   // The status stands in the `error` event, too, and nobody listens to that one in most tests.
   call.on("error", () => {});
   return call;
+}
+
+/** A call on which both sides speak; it may also be given bytes that are no message. */
+export function work(client: Client, options: CallOptions = {}) {
+  const encode = encodeWith(WorkRequestSchema);
+  const call = client.makeBidiStreamRequest(
+    WORK,
+    (message: WorkRequest | Buffer) => (Buffer.isBuffer(message) ? message : encode(message)),
+    decodeWith(WorkResponseSchema),
+    options,
+  );
+  call.on("error", () => {});
+  return call;
+}
+
+/** What a worker sends, with a number to know it by, and of about so many bytes. */
+export function numbered(sequence: number, bytes = 0) {
+  return create(WorkRequestSchema, { releases: [{ sequence, leaseToken: "t".repeat(bytes) }] });
+}
+
+export function numberOf({ releases }: WorkRequest): number | undefined {
+  return releases[0]?.sequence;
+}
+
+/** The answer to that, of about so many bytes. */
+export function answerTo(request: WorkRequest, bytes = 0) {
+  return create(WorkResponseSchema, {
+    released: [{ sequences: [numberOf(request) ?? 0] }],
+    refusedReports: bytes > 0 ? [{ leaseToken: "x".repeat(bytes) }] : [],
+  });
+}
+
+/** The value, once it has stayed the same for 20 looks at it. */
+export async function steady(look: () => number): Promise<number> {
+  let value = look();
+  let looks = 0;
+  await until(
+    () => {
+      looks = look() === value ? looks + 1 : 0;
+      value = look();
+      return looks >= 20;
+    },
+    { what: "the value to stop changing" },
+  );
+  return value;
 }
 
 export function keepalive() {

@@ -68,7 +68,7 @@ describe("a unary call", () => {
     await using server = await startServer({ handlers: { put: () => Promise.reject(draining()) } });
     const error = await putError(server.client, "a");
     expect(error.code).toBe(status.UNAVAILABLE);
-    expect(detailsOf(error).retry?.retryDelay).toMatchObject({ seconds: 1n, nanos: 0 });
+    expect(detailsOf(error).retry?.retryDelay).toMatchObject({ seconds: 0n, nanos: 100_000_000 });
   });
 
   it("hides what went wrong inside, and logs it with its stack", async () => {

@@ -340,7 +340,7 @@ export declare type ReservedJob = Message<"baton.v1.ReservedJob"> & {
   leaseToken: string;
 
   /**
-   * The lease ends at this time unless it is extended (on Subscribe the broker does that). Not set: pulled.
+   * The lease ends at this time unless it is extended (on Subscribe and Work the broker does that). Not set: pulled.
    *
    * @generated from field: google.protobuf.Timestamp lease_expires_at = 11;
    */

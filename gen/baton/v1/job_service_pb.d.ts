@@ -1422,14 +1422,15 @@ export declare type WorkRequest = Message<"baton.v1.WorkRequest"> & {
 
   /**
    * With at most 1,000 tokens (--max-batch) together. The broker extends by itself what it handed out on this stream;
-   * this is for other leases, or to make one longer once.
+   * this is for other leases, or to make one longer once. (One made shorter is soon as long as before.)
    *
    * @generated from field: repeated baton.v1.ExtendRequest extends = 4;
    */
   extends: ExtendRequest[];
 
   /**
-   * At most 1,000 (--max-batch). Answered only where it is refused.
+   * At most 1,000 (--max-batch). Answered only where it is refused; one whose job is released before it is stored, which
+   * takes up to 100 ms, comes too late, and that is LEASE_LOST.
    *
    * @generated from field: repeated baton.v1.ReportProgressRequest progress = 5;
    */
@@ -1531,7 +1532,8 @@ export declare type WorkResponse = Message<"baton.v1.WorkResponse"> & {
   draining?: Draining | undefined;
 
   /**
-   * Answers `quiet`, with the same value. After true no jobs come; those that had not been sent go to others.
+   * Answers `quiet`, with the same value; where several are answered in one message, with that of the last. After true no
+   * jobs come; those that had not been sent go to others.
    *
    * @generated from field: optional bool quiet = 9;
    */
@@ -1769,7 +1771,8 @@ export declare const KeepaliveSchema: GenMessage<Keepalive>;
  */
 export declare type Draining = Message<"baton.v1.Draining"> & {
   /**
-   * The stream is ended after this time at the latest. Not set: when its jobs have been released, or brought along.
+   * The stream is ended after this time at the latest. Not set: when its jobs have been released, or brought along, or
+   * when a later `draining` says so.
    *
    * @generated from field: google.protobuf.Duration grace = 1;
    */
@@ -2053,8 +2056,8 @@ export declare const JobService: GenService<{
   /**
    * Says how far a job has come, for Get, List and Watch to show while it is RESERVED.
    *
-   * Answers when it is stored, which takes up to 100 ms: what is reported of a job more often is merged, the last one
-   * wins. It does not extend the lease. Idempotency: safe to repeat. Errors: FAILED_PRECONDITION/LEASE_LOST, also for a
+   * Answers when it is stored, which takes up to 100 ms: what is reported of a job more often, to one broker, is merged,
+   * and the last one wins. It does not extend the lease. Idempotency: safe to repeat. Errors: FAILED_PRECONDITION/LEASE_LOST, also for a
    * job that was pulled.
    *
    * @generated from rpc baton.v1.JobService.ReportProgress
@@ -2171,7 +2174,8 @@ export declare const JobService: GenService<{
    * Holds a stream open and is handed jobs the moment they are ready, at most max_outstanding unreleased at once.
    *
    * The answers, in order: `started` at once; then `jobs`, `revoked` and `keepalive` (every 20 s) as they come;
-   * `draining` when this broker shuts down: release what you hold, open a stream to another broker.
+   * `draining` when this broker shuts down, or the stream has reached its age (--max-stream-age): release what you hold,
+   * open another stream.
    * Release and Extend are calls of their own. While the stream lives, the broker extends the leases that it handed
    * out on it, up to each job's run_timeout; when the stream ends, cleanly or not, those that were not released end
    * disconnect_grace later, and count as a failed attempt. A worker that reconnects in time, to any broker, keeps the
@@ -2189,11 +2193,13 @@ export declare const JobService: GenService<{
    * One call that does what Subscribe, ReleaseMany, Extend and ReportProgress do, for throughput: many jobs, releases
    * and answers travel in one message.
    *
-   * The caller begins with `start`; after that every message may have any of the other fields, or none (a sign of life).
+   * The caller begins with `start`; that message and those after it may have any of the other fields, or none (a sign of
+   * life).
    * The answers: `started` first; then whatever there is to say, all of it in one message. Releases and extends are
    * answered by their sequence numbers, in any order, as soon as they have taken effect.
-   * As long as answers wait because the caller does not read, or Redis is slow, the broker reads no further message of
-   * the stream: HTTP/2's flow control then holds the caller back, and nobody else.
+   * When a few full messages wait for their answers because the caller does not read, or Redis is slow, the broker reads
+   * no further message of the stream: HTTP/2's flow control then holds the caller back, and nobody else.
+   * A caller that closes its side without a word gets OK.
    * To end without a trace: send `quiet`; after its answer no jobs come any more; release what is left, and close your
    * side when all is answered. The broker then answers what is still open, and ends the stream. Leases that were not
    * released end as on Subscribe, disconnect_grace later; a release whose answer did not come can be repeated on another

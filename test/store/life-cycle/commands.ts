@@ -1,10 +1,10 @@
 /** The verbs as fast-check commands: each runs on the real store and on the model, and compares the answers. */
 import fc from "fast-check";
 import { expect } from "vitest";
-import type { Lease, NewJob, Outcome, OwnRetryPolicy, Unique } from "../../../src/model/job.ts";
+import type { Lease, NewJob, Outcome, OwnRetryPolicy, Progress, Unique } from "../../../src/model/job.ts";
 import type { QueueChange } from "../../../src/model/queue.ts";
 import { JOB_STATES, type JobState } from "../../../src/model/states.ts";
-import type { Claim, Position, Store } from "../../../src/store/store.ts";
+import type { ByteBudget, Claim, Position, Store } from "../../../src/store/store.ts";
 import type { LifeCycle, ModelLease } from "./model.ts";
 
 export type Real = {
@@ -18,7 +18,12 @@ export type Real = {
 type Command = fc.AsyncCommand<LifeCycle, Real>;
 
 /** `availableInMs`: from the moment of the call; undefined: only what is due. */
-type Wish = { readonly count: number; readonly leaseMs: number; readonly availableInMs: number | undefined };
+type Wish = {
+  readonly count: number;
+  readonly leaseMs: number;
+  readonly availableInMs: number | undefined;
+  readonly bytes: ByteBudget | undefined;
+};
 
 const CHANCE = 0.5;
 /** By which lua/release.lua spreads the chance over a batch. */
@@ -43,9 +48,10 @@ function put(jobs: readonly NewJob[], nonce: number, times: number): Command {
 function reserve(wishes: readonly Wish[], times: number): Command {
   return command(`reserve ×${times} ${JSON.stringify(wishes)}`, async (model, real) => {
     const claims = wishes.map(
-      ({ count, leaseMs, availableInMs }, i): Claim => ({
+      ({ count, leaseMs, availableInMs, bytes }, i): Claim => ({
         count,
         leaseMs,
+        bytes,
         workerId: `worker-${i}`,
         availableByMs: availableInMs === undefined ? undefined : model.now + availableInMs,
       }),
@@ -61,9 +67,9 @@ function reserve(wishes: readonly Wish[], times: number): Command {
         continue;
       }
       first = got;
-      const { leases, remaining } = model.reserve(claims);
+      const { leases, remaining, outgrown } = model.reserve(claims);
       expect(got).toEqual(leases);
-      expect(answer).toMatchObject({ remaining, pull: model.settings.mode === "simple" });
+      expect(answer).toMatchObject({ outgrown, remaining, pull: model.settings.mode === "simple" });
       expect(answer.nextDueMs).toBe(model.nextDueMs());
       for (const { id, attempt, failures, leaseExpiresAtMs, putAtMs, spec } of answer.jobs.flat()) {
         const expected = model.jobs.get(id);
@@ -109,13 +115,26 @@ function releasePulled(id: string, outcome: Outcome): Command {
   });
 }
 
-function extend(picks: readonly number[], leaseMs: number): Command {
-  return command(`extend ${picks} by ${leaseMs}`, async (model, real) => {
-    const leases = pickLeases(real, picks);
-    const { ends, nextDueMs } = await real.store.extend(real.queue, leases, leaseMs);
-    const kept = ends.map((end) => (typeof end === "number" ? end : undefined));
-    expect(kept).toEqual(leases.map((lease) => model.extend(lease, leaseMs)));
+/** `holder` undefined: for whoever keeps the leases. */
+function extend(picks: readonly number[], leaseMs: number, holder: number | undefined, takeOver: boolean): Command {
+  const text = `${takeOver ? "take over" : "extend"} ${picks} by ${leaseMs} for ${holder ?? "whoever keeps it"}`;
+  return command(text, async (model, real) => {
+    const leases = pickLeases(real, picks).map((lease) => ({ ...lease, holder }));
+    const { ends, bytes, nextDueMs } = await real.store.extend(real.queue, leases, leaseMs, { takeOver });
+    expect(ends).toEqual(leases.map((lease) => model.extend(lease, leaseMs, holder, takeOver)));
+    expect(bytes).toEqual(takeOver ? leases.map(({ id }) => model.jobs.get(id)?.job.spec.length ?? 0) : []);
     expect(nextDueMs).toBe(model.nextDueMs());
+  });
+}
+
+function report(picks: readonly number[], reports: readonly Progress[], times: number): Command {
+  return command(`report ×${times} ${picks} ${JSON.stringify(reports)}`, async (model, real) => {
+    const leases = pickLeases(real, picks);
+    const made = leases.map((lease, n) => ({ lease, progress: reports[n % reports.length] as Progress }));
+    for (let i = 0; i < times; i++) {
+      const stored = await real.store.reportProgress(real.queue, made);
+      expect(stored).toEqual(made.map(({ lease, progress }) => model.report(lease, progress)));
+    }
   });
 }
 
@@ -299,10 +318,22 @@ const change: fc.Arbitrary<QueueChange> = fc.oneof(
 );
 
 const picks = fc.array(fc.nat({ max: 5 }), { minLength: 1, maxLength: 3 });
+/** Specs have 3 to 7 bytes. */
+const bytes: fc.Arbitrary<ByteBudget> = fc.oneof(
+  fc.record({ most: fc.constantFrom(0, 3, 4, 5, 8, 12), takesAny: fc.constant(false) }),
+  fc.record({ most: fc.constantFrom(1, 4, 7, 9), takesAny: fc.constant(true) }),
+);
 const wish: fc.Arbitrary<Wish> = fc.record({
   count: fc.constantFrom(0, 1, 2, 3),
   leaseMs: fc.constantFrom(0, 0, 0, 10, 1_000),
   availableInMs: sometimes(moment),
+  bytes: sometimes(bytes, 3),
+});
+/** Streams that take leases over; 0: the one that got it. */
+const holder = fc.constantFrom(undefined, undefined, 0, 7, 2 ** 48 - 2);
+const progress: fc.Arbitrary<Progress> = fc.record({
+  percent: fc.constantFrom(0, 40, 100),
+  note: fc.constantFrom("", "page 4", 'a "näh\\er"\n\u2028', "x".repeat(1_024)),
 });
 
 const puts = fc
@@ -319,7 +350,11 @@ const releases = fc
 export const commands = [
   ...[puts, puts, puts, reserves, reserves, reserves, releases, releases],
   fc.tuple(id, outcome).map(([which, how]) => releasePulled(which, how)),
-  fc.tuple(picks, moment).map(([which, leaseMs]) => extend(which, leaseMs)),
+  fc.tuple(picks, moment, holder).map(([which, leaseMs, keeper]) => extend(which, leaseMs, keeper, false)),
+  fc.tuple(picks, moment, holder).map(([which, leaseMs, keeper]) => extend(which, leaseMs, keeper ?? 1, true)),
+  fc
+    .tuple(picks, fc.array(progress, { minLength: 1, maxLength: 2 }), once)
+    .map(([which, reports, times]) => report(which, reports, times)),
   id.map(remove),
   id.map(cancel),
   fc.array(id, { minLength: 1, maxLength: 3 }).map(retry),

@@ -3,7 +3,7 @@ import type { Redis } from "ioredis";
 import { expect } from "vitest";
 import { JOB_STATES, type JobState, stateOf } from "../../../src/model/states.ts";
 import { type QueuePart, queueKey } from "../../../src/store/keys.ts";
-import type { LifeCycle } from "./model.ts";
+import type { LifeCycle, ModelJob } from "./model.ts";
 
 const SETS = {
   SCHEDULED: "scheduled",
@@ -19,17 +19,30 @@ const SCHEDULED_MEMBER = /^[0-9a-f]{13}(?<id>.+)$/s;
 const ANY_MEMBER = /^(?<id>.+)$/s;
 const HELD_MEMBER = /^(?<key>[^\0]+)\0[0-9a-f]{14}\0(?<id>.+)$/s;
 
-/** A record's first byte holds the state and flags (lua/lib/record.lua); its end is the policy, whose parts 6 and 7 are the keys. */
+/**
+ * A record's first byte holds the state and flags (lua/lib/record.lua); its end is the policy, whose parts 6 and 7 are
+ * the keys. Before that may stand who has taken the lease over, and the progress, its length before it.
+ */
 const READ_RECORDS = `
   local records, answer = redis.call('HGETALL', KEYS[1]), {}
   for i = 1, #records, 2 do
     local record = records[i + 1]
     local first = string.byte(record)
-    local policy_at = first % 128 >= 64 and 55 + string.byte(record, 54) or 40
-    local policy = string.sub(record, policy_at + (first >= 128 and 6 or 0))
+    local at = first % 128 >= 64 and 55 + string.byte(record, 54) or 40
+    local holder, progress = 0, ''
+    if first >= 128 then
+      holder, at = struct.unpack('>I6', record, at)
+    end
+    if first % 32 >= 16 then
+      progress, at = struct.unpack('>I2', record, at)
+      progress, at = string.sub(record, at, at + progress - 1), at + progress
+    end
+    local policy = string.sub(record, at)
     local keys = policy ~= '' and cmsgpack.unpack(policy) or {}
     local concurrency, unique = keys[6] or {}, keys[7] or {}
-    answer[#answer + 1] = { records[i], first % 32, first % 64 >= 32 and 1 or 0, concurrency[1] or '', unique[1] or '' }
+    answer[#answer + 1] = {
+      records[i], first % 16, first % 64 >= 32 and 1 or 0, concurrency[1] or '', unique[1] or '', holder, progress,
+    }
   end
   return answer`;
 
@@ -41,6 +54,8 @@ type StoredRecord = {
   readonly hasSlot: boolean;
   readonly concurrencyKey: string;
   readonly uniqueKey: string;
+  readonly holder: number;
+  readonly progress: Buffer;
 };
 
 /** A queue's keys. */
@@ -54,12 +69,20 @@ export async function expectConsistent(
   model: LifeCycle,
 ): Promise<void> {
   const keys: Keys = { redis, of: (part) => queueKey(namespace, queue, part) };
-  const read = (await redis.eval(READ_RECORDS, 1, keys.of("state"))) as [string, number, number, string, string][];
-  const records = read.map(([id, number, slot, concurrencyKey, uniqueKey]): StoredRecord => {
+  const read = (await redis.callBuffer("EVAL", READ_RECORDS, 1, keys.of("state"))) as [
+    ...[id: Buffer, state: number, slot: number, concurrencyKey: Buffer, uniqueKey: Buffer],
+    ...[holder: number, progress: Buffer],
+  ][];
+  const records = read.map(([id, number, slot, concurrencyKey, uniqueKey, holder, progress]): StoredRecord => {
     const state = stateOf(number);
     if (!state) throw new Error(`job ${id} is in state ${number}`);
-    return { id, state, hasSlot: slot === 1, concurrencyKey, uniqueKey };
+    const [concurrency, unique] = [concurrencyKey.toString(), uniqueKey.toString()];
+    return {
+      ...{ id: id.toString(), state, hasSlot: slot === 1, holder, progress },
+      ...{ concurrencyKey: concurrency, uniqueKey: unique },
+    };
   });
+  expectReservations(records, model);
   await expectPlaces(keys, records);
   await expectSlots(keys, records, model);
   await expectUniqueKeys(keys, records, model);
@@ -67,6 +90,24 @@ export async function expectConsistent(
   expect(await redis.hgetall(keys.of("stats")), "every event is counted once, on its day").toEqual(counters);
   expect(await redis.llen(keys.of("wake")), "the doorbell holds at most one token").toBeLessThanOrEqual(1);
   expect(await redis.hlen(keys.of("aside")), "no record was set aside").toBe(0);
+}
+
+/** What belongs to a reservation is there as long as that, and no longer. */
+function expectReservations(records: readonly StoredRecord[], model: LifeCycle): void {
+  for (const { id, state, holder, progress } of records) {
+    const it = model.jobs.get(id);
+    const isReserved = it !== undefined && state === "RESERVED";
+    expect(holder, "who has taken the lease over").toBe(isReserved ? it.holder : 0);
+    const expected = isReserved && it.progress ? packedProgress(it.progress) : Buffer.alloc(0);
+    expect(progress, "what was reported").toEqual(expected);
+  }
+}
+
+function packedProgress({ percent, reportedAtMs, note }: NonNullable<ModelJob["progress"]>): Buffer {
+  const numbers = Buffer.alloc(7);
+  numbers.writeUInt8(percent, 0);
+  numbers.writeUIntBE(reportedAtMs, 1, 6);
+  return Buffer.concat([numbers, Buffer.from(note)]);
 }
 
 async function expectPlaces({ redis, of }: Keys, records: readonly StoredRecord[]): Promise<void> {

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DEFAULT_RETRY } from "../../../src/model/job.ts";
+import { DEFAULT_RETRY, type Progress } from "../../../src/model/job.ts";
 import { type Place, TRANSITIONS } from "../../../src/model/states.ts";
 import { Store } from "../../../src/store/store.ts";
 import { startRedis, type TestRedis } from "../../support/redis.ts";
@@ -50,8 +50,9 @@ describe("the life cycle, over random sequences of all verbs while time passes",
       /** By channel. */
       const published = new Map<string, string[]>();
       subscriber.on("pmessage", (_pattern: string, channel: string, text: string) => {
-        const { id, state, reason, fence } = JSON.parse(text) as Record<"id" | "state" | "reason" | "fence", string>;
-        const line = channel.endsWith(":events") ? `${state} ${id}` : `${reason} ${id} ${fence}`;
+        const { id, state, reason, fence, holder } = JSON.parse(text) as Record<string, string>;
+        const numbers = holder === undefined ? fence : `${fence} ${holder}`;
+        const line = channel.endsWith(":events") ? `${state} ${id}` : `${reason} ${id} ${numbers}`;
         published.set(channel, [...(published.get(channel) ?? []), line]);
       });
       await subscriber.psubscribe(`${NAMESPACE}:*:events`, `${NAMESPACE}:*:leases`);
@@ -98,14 +99,23 @@ async function expectLegalHistory(store: Store, queue: string, after: number, mo
   expect(entries.map(({ number }) => number)).toEqual(entries.map((_, i) => after + 1 + i));
   expect(last).toBe(after + entries.length);
   const places = new Map<string, Place>();
-  for (const { id, transition, state: to = "GONE" } of entries) {
+  const progress = new Map<string, Progress>();
+  for (const { id, transition, state: to = "GONE", progress: reported } of entries) {
     const before = places.get(id) ?? "GONE";
     const legal = TRANSITIONS.some(
       (it) => it.cause === transition && it.from.includes(before) && (it.to as readonly Place[]).includes(to),
     );
     expect(legal, `${transition}: ${before} → ${to}`).toBe(true);
     places.set(id, to);
+    expect(reported !== undefined).toBe(transition === "report");
+    if (reported) progress.set(id, reported);
+    else progress.delete(id);
   }
   const left = [...places].filter(([, place]) => place !== "GONE");
   expect(Object.fromEntries(left)).toEqual(Object.fromEntries([...model.jobs].map(([id, { state }]) => [id, state])));
+  const running = [...model.jobs].flatMap(([id, it]) => {
+    const reported = model.view(it).progress;
+    return reported ? [[id, { percent: reported.percent, note: reported.note }]] : [];
+  });
+  expect(Object.fromEntries(progress), "the last report is what is shown").toEqual(Object.fromEntries(running));
 }

@@ -9,13 +9,14 @@ import {
   type NewJob,
   type Outcome,
   type OwnRetryPolicy,
+  type Progress,
   type PutOutcome,
   type Released,
   type RetryPolicy,
 } from "../../../src/model/job.ts";
 import type { QueueChange, QueueSettings } from "../../../src/model/queue.ts";
 import { FAILURE_REASONS, JOB_STATES, type JobState } from "../../../src/model/states.ts";
-import type { Claim, RetryOutcome } from "../../../src/store/store.ts";
+import type { Claim, Extension, RetryOutcome } from "../../../src/store/store.ts";
 
 const EPOCH_MS = Date.UTC(2026, 0, 1);
 const TICKS_PER_MS = 256;
@@ -41,6 +42,10 @@ export type ModelJob = {
   failures: number;
   fence: number;
   worker: string;
+  /** The number of the stream that has taken the lease over; 0: nobody has. */
+  holder: number;
+  /** What was reported last, of this attempt. */
+  progress: JobView["progress"];
   reservedAtMs: number;
   /** When it would have been due, where it was handed out ahead of that; 0: it was not. */
   aheadOfMs: number;
@@ -54,6 +59,15 @@ export type ModelJob = {
 };
 
 export type ModelLease = { readonly id: string; readonly fence: number };
+
+/** A claim as it fills: it gets no more once the next job has more bytes than are left. */
+type OpenClaim = {
+  readonly claim: Claim;
+  readonly got: ModelLease[];
+  bytesLeft: number;
+  takesAny: boolean;
+  isOutgrown: boolean;
+};
 
 export class LifeCycle {
   readonly jobs = new Map<string, ModelJob>();
@@ -98,36 +112,35 @@ export class LifeCycle {
    * READY jobs fill the claims one after the other; those without a free slot are held, and it goes on past them. (The
    * script looks at no more than 200 such: no sequence here has as many.) Then what is due until a claim's time.
    */
-  reserve(claims: readonly Claim[]): { leases: ModelLease[][]; remaining: boolean } {
+  reserve(claims: readonly Claim[]): { leases: ModelLease[][]; remaining: boolean; outgrown: number[] } {
     this.moveDue();
-    const leases: ModelLease[][] = claims.map(() => []);
-    if (this.settings.paused) return { leases, remaining: false };
-    const open = claims.map((claim, n) => ({ claim, got: leases[n] as ModelLease[] }));
-    const next = () => open.find(({ claim, got }) => got.length < claim.count);
+    const open = claims.map(
+      (claim): OpenClaim => ({
+        claim,
+        got: [],
+        bytesLeft: claim.bytes?.most ?? Number.POSITIVE_INFINITY,
+        takesAny: claim.bytes?.takesAny ?? false,
+        isOutgrown: false,
+      }),
+    );
+    const leases = open.map(({ got }) => got);
+    if (this.settings.paused) return { leases, remaining: false, outgrown: [] };
     for (const [id, it] of this.inState("READY")) {
-      const to = next();
-      if (!to) break;
+      if (!open.some(hasRoom)) break;
       const { expiresInMs } = it.job;
       if (it.attempt === 0 && expiresInMs !== undefined && this.#now >= it.dueMs + expiresInMs) {
         this.#bury(id, it, FAILURE_REASONS.JOB_EXPIRED);
       } else if (this.#findsSlot(it)) {
-        to.got.push(this.#handOut(id, it, to.claim));
+        const to = open.find((one) => hasRoom(one) && fits(one, it.job.spec.length));
+        if (to) this.#handOut(id, it, to);
       } else {
         it.state = "HELD";
       }
     }
-    for (const { claim, got } of open) {
-      const { availableByMs = 0 } = claim;
-      for (const [id, it] of this.#dueBy(availableByMs)) {
-        if (got.length >= claim.count || !this.#findsSlot(it)) continue;
-        if (it.attempt === 0) it.order = (it.atMs - EPOCH_MS) * TICKS_PER_MS;
-        const { atMs } = it;
-        got.push(this.#handOut(id, it, claim));
-        it.aheadOfMs = atMs;
-      }
-    }
+    for (const to of open) this.#takeAhead(to);
     this.#fillSlots();
-    return { leases, remaining: this.inState("READY").length > 0 };
+    const outgrown = open.flatMap(({ isOutgrown }, n) => (isOutgrown ? [n] : []));
+    return { leases, remaining: this.inState("READY").length > 0, outgrown };
   }
 
   release(
@@ -141,11 +154,31 @@ export class LifeCycle {
     return answers;
   }
 
-  extend({ id, fence }: ModelLease, leaseMs: number): number | undefined {
-    const it = this.jobs.get(id);
-    if (!it || it.fence !== fence || it.state !== "RESERVED" || !this.#leaseRuns(it)) return undefined;
+  /** `holder` undefined: whoever keeps it. */
+  extend(
+    { id, fence }: ModelLease,
+    leaseMs: number,
+    holder: number | undefined,
+    takeOver: boolean,
+  ): Extension["ends"][number] {
+    const it = this.#any(id, (one) => one.fence === fence);
+    if (it?.state !== "RESERVED" || !this.#leaseRuns(it)) {
+      return it && this.#now >= runEnds(it) && !it.released ? "RUN_TIMEOUT" : "EXPIRED";
+    }
+    if (takeOver && holder !== undefined && it.holder !== holder) {
+      it.holder = holder;
+      this.ends.push(`RESUMED ${id} ${fence} ${holder}`);
+    }
+    if (holder !== undefined && it.holder !== holder) return "RESUMED";
     it.atMs = Math.min(this.#now + leaseMs, runEnds(it));
     return it.atMs;
+  }
+
+  /** Whether it was stored. */
+  report({ id, fence }: ModelLease, progress: Progress): boolean {
+    const it = this.#any(id, (one) => one.fence === fence && one.state === "RESERVED" && this.#leaseRuns(one));
+    if (it) it.progress = { ...progress, reportedAtMs: this.#now };
+    return it !== undefined;
   }
 
   delete(id: string): JobState | undefined {
@@ -251,6 +284,7 @@ export class LifeCycle {
     return {
       ...{ attempt, failures, state, putAtMs, workerId, reservedAtMs, finishedAtMs, reason },
       ...(state !== "READY" && state !== "HELD" && { atMs: it.atMs }),
+      progress: state === "RESERVED" ? it.progress : undefined,
       concurrency: job.concurrency,
       unique: job.unique,
     };
@@ -324,6 +358,8 @@ export class LifeCycle {
         failures: 0,
         fence: 0,
         worker: "",
+        holder: 0,
+        progress: undefined,
         reservedAtMs: 0,
         aheadOfMs: 0,
         finishedAtMs: 0,
@@ -339,12 +375,26 @@ export class LifeCycle {
     return state;
   }
 
-  #handOut(id: string, it: ModelJob, { leaseMs, workerId }: Claim): ModelLease {
+  #takeAhead(to: OpenClaim): void {
+    const { availableByMs = 0 } = to.claim;
+    for (const [id, it] of this.#dueBy(availableByMs)) {
+      if (!hasRoom(to) || !this.#findsSlot(it) || !fits(to, it.job.spec.length)) continue;
+      if (it.attempt === 0) it.order = (it.atMs - EPOCH_MS) * TICKS_PER_MS;
+      const { atMs } = it;
+      this.#handOut(id, it, to);
+      it.aheadOfMs = atMs;
+    }
+  }
+
+  #handOut(id: string, it: ModelJob, to: OpenClaim): void {
+    const { leaseMs, workerId } = to.claim;
     it.state = "RESERVED";
     it.hasSlot = it.job.concurrency !== undefined;
     it.attempt += 1;
     it.fence = this.#tick();
     it.worker = workerId;
+    it.holder = 0;
+    it.progress = undefined;
     it.reservedAtMs = this.#now;
     it.aheadOfMs = 0;
     it.finishedAtMs = 0;
@@ -352,7 +402,9 @@ export class LifeCycle {
     const lease = leaseMs || it.job.leaseMs || this.settings.leaseMs || DEFAULT_LEASE_MS;
     it.atMs = Math.min(this.#now + lease, runEnds(it));
     if (it.job.unique?.until === "start") this.#freeKey(id, it);
-    return { id, fence: it.fence };
+    to.got.push({ id, fence: it.fence });
+    to.bytesLeft = Math.max(0, to.bytesLeft - it.job.spec.length);
+    to.takesAny = false;
   }
 
   #releaseOne({ id, fence }: ModelLease, outcome: Outcome, chance: number, announce: boolean): Released | undefined {
@@ -592,6 +644,16 @@ export class LifeCycle {
 
 export function isFinished({ state }: ModelJob): boolean {
   return state === "COMPLETED" || state === "FAILED";
+}
+
+function hasRoom({ claim, got, isOutgrown }: OpenClaim): boolean {
+  return got.length < claim.count && !isOutgrown;
+}
+
+/** One that it does not fit into gets no more: nothing is to overtake the job. */
+function fits(to: OpenClaim, bytes: number): boolean {
+  to.isOutgrown = bytes > to.bytesLeft && !to.takesAny;
+  return !to.isOutgrown;
 }
 
 function runEnds({ job, reservedAtMs }: ModelJob): number {
