@@ -5,8 +5,11 @@
  * worker lets it finish), and a job that was taken away must end with all that it has started.
  */
 import { type ChildProcessByStdio, spawn } from "node:child_process";
-import type { Readable, Writable } from "node:stream";
+import { Readable, type Writable } from "node:stream";
 import { PermanentError, type WorkerJob } from "../client/index.ts";
+import { ProgressLines, type ProgressListener } from "./progress-lines.ts";
+
+type Command = ChildProcessByStdio<Writable, Readable, Readable>;
 
 /** The broker's default for a result. */
 const STDOUT_LIMIT_BYTES = 3 * 1024 * 1024;
@@ -27,14 +30,23 @@ export class CommandFailed extends Error {
   }
 }
 
-export type ExecOptions = { readonly signal: AbortSignal; readonly stderr: NodeJS.WritableStream };
+export type ExecOptions = {
+  readonly signal: AbortSignal;
+  readonly stderr: NodeJS.WritableStream;
+  /** Hears what the command writes to PROGRESS_FD. */
+  readonly progress: ProgressListener;
+};
+
+/** Where the command says how far it has come. */
+const PROGRESS_FD = 3;
 
 /** Gives what the command wrote to stdout; throws CommandFailed or PermanentError when it did not succeed. */
-export async function exec(command: string, job: WorkerJob, { signal, stderr }: ExecOptions): Promise<Buffer> {
+export async function exec(command: string, job: WorkerJob, options: ExecOptions): Promise<Buffer> {
+  const { signal, stderr } = options;
   signal.throwIfAborted();
   const child = spawn("/bin/sh", ["-c", command], {
     detached: true,
-    stdio: ["pipe", "pipe", "pipe"],
+    stdio: ["pipe", "pipe", "pipe", "pipe"],
     env: { ...process.env, ...environmentOf(job) },
   });
   const group = new ProcessGroup(child.pid);
@@ -48,6 +60,7 @@ export async function exec(command: string, job: WorkerJob, { signal, stderr }: 
       lastWords.add(chunk);
       stderr.write(chunk);
     });
+    listen(child, new ProgressLines(options.progress));
     feed(child.stdin, job.payload.bytes());
     const ended = await exitOf(child);
     signal.throwIfAborted();
@@ -86,6 +99,14 @@ export function environmentOf(job: WorkerJob): Record<string, string> {
   return env;
 }
 
+function listen(child: Command, lines: ProgressLines): void {
+  const said = child.stdio[PROGRESS_FD];
+  if (!(said instanceof Readable)) return;
+  said.on("data", (chunk: Buffer) => lines.add(chunk));
+  said.on("end", () => lines.end());
+  said.on("error", () => {});
+}
+
 function feed(stdin: Writable, payload: Uint8Array): void {
   // A command need not read its payload.
   stdin.on("error", () => {});
@@ -93,7 +114,7 @@ function feed(stdin: Writable, payload: Uint8Array): void {
 }
 
 /** Waits for the exit, and then for the rest of the output, which something left running may never end. */
-function exitOf(child: ChildProcessByStdio<Writable, Readable, Readable>): Promise<Ended> {
+function exitOf(child: Command): Promise<Ended> {
   return new Promise((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
     child.on("error", (error) => {
@@ -103,6 +124,8 @@ function exitOf(child: ChildProcessByStdio<Writable, Readable, Readable>): Promi
       timer = setTimeout(() => {
         child.stdout.destroy();
         child.stderr.destroy();
+        const said = child.stdio[PROGRESS_FD];
+        if (said) said.destroy();
         resolve({ code, signal });
       }, CLOSE_WITHIN_MS);
     });

@@ -34,7 +34,14 @@ const COLUMNS: Readonly<Record<ListedState, readonly Column<Job>[]>> = {
   SCHEDULED: [id, priority, runsAt, putAt, payload],
   READY: [id, priority, putAt, attempt, failures, payload],
   HELD: [id, priority, putAt, { heading: "KEY", of: (job) => oneLine(job.concurrency?.key ?? "") }, payload],
-  RESERVED: [id, worker, { heading: "LEASE UNTIL", of: (job) => shortTime(job.leaseExpiresAt) }, attempt, payload],
+  RESERVED: [
+    id,
+    worker,
+    { heading: "LEASE UNTIL", of: (job) => shortTime(job.leaseExpiresAt) },
+    attempt,
+    { heading: "PROGRESS", of: (job) => (job.progress === undefined ? "" : `${job.progress.percent} %`) },
+    payload,
+  ],
   RETRYING: [id, runsAt, failures, error],
   COMPLETED: [
     id,

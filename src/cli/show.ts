@@ -1,5 +1,5 @@
 /** Answers for people: aligned lines, and payloads as text where they are text. */
-import type { Job, JobPayload, UniqueInput } from "../client/index.ts";
+import type { Job, JobPayload, JobProgress, UniqueInput } from "../client/index.ts";
 
 /** The names and values of one thing; a value that is undefined or empty is left out. */
 export type Rows = readonly (readonly [name: string, value: string | undefined])[];
@@ -17,6 +17,7 @@ export function showJob(job: Job): string {
     ["worker", job.workerId],
     ["reserved at", time(job.reservedAt)],
     ["lease until", time(job.leaseExpiresAt)],
+    ["progress", job.progress && printable(showProgress(job.progress))],
     ["finished at", time(job.finishedAt)],
     ["kept until", time(job.retainedUntil)],
     ["concurrency", job.concurrency && `${printable(job.concurrency.key)}, at most ${job.concurrency.limit} at once`],
@@ -51,6 +52,10 @@ export function showPayload(payload: JobPayload): string {
   const text = asText(bytes);
   const content = text === undefined ? `${bytes.length} bytes, base64: ${bytes.toString("base64")}` : printable(text);
   return payload.contentType === "" ? content : `${content}\n(${payload.contentType})`;
+}
+
+export function showProgress({ percent, note }: JobProgress): string {
+  return note === "" ? `${percent} %` : `${percent} %  ${note}`;
 }
 
 export function showError({ message, type, permanent }: NonNullable<Job["error"]>): string {

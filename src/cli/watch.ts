@@ -5,7 +5,7 @@ import { command, type Io, note, print } from "./command.ts";
 import { failureText } from "./failure.ts";
 import { Interrupted, untilInterrupted } from "./interrupted.ts";
 import { list, UsageError } from "./options.ts";
-import { oneLine, shortTime } from "./show.ts";
+import { oneLine, shortTime, showProgress } from "./show.ts";
 import { clientOptions, withClient } from "./with-client.ts";
 
 export const watch = command({
@@ -69,9 +69,11 @@ function printLine(event: WatchEvent, io: Io): void {
   }
 }
 
-function line({ occurredAt, queue, id, transition, state, runAt, workerId, attempt }: JobEvent): string {
+function line(event: JobEvent): string {
+  const { occurredAt, queue, id, transition, state, runAt, workerId, attempt, progress } = event;
   const now = state === "UNSPECIFIED" ? "gone" : state;
   const until = runAt === undefined ? "" : ` until ${shortTime(runAt)}`;
   const by = workerId !== "" && state === "RESERVED" ? ` by ${oneLine(workerId)}, attempt ${attempt}` : "";
-  return `${occurredAt.toISOString()}  ${queue}  ${oneLine(id)}  ${transition.padEnd(8)}  ${now}${until}${by}`;
+  const done = progress === undefined ? "" : `: ${oneLine(showProgress(progress))}`;
+  return `${occurredAt.toISOString()}  ${queue}  ${oneLine(id)}  ${transition.padEnd(8)}  ${now}${until}${by}${done}`;
 }

@@ -13,7 +13,7 @@ import { command, type Io, print } from "./command.ts";
 import { exec } from "./exec.ts";
 import { failureJson, failureText } from "./failure.ts";
 import { flag, list, UsageError, value } from "./options.ts";
-import { asText } from "./show.ts";
+import { asText, oneLine } from "./show.ts";
 import { WebHook } from "./web-hook.ts";
 import { hookTarget } from "./web-hook-target.ts";
 import { clientOptions, withClient } from "./with-client.ts";
@@ -33,7 +33,10 @@ and decides what becomes of the job by how it exits:
   100          failed for good: trying again is of no use
   other        failed, to be tried again; the end of stderr is the message, EXIT_<status> or SIGNAL_<name> the type
 
-stderr passes through. When a job is taken away (deleted, or its lease is lost), the command and all that it has
+stderr passes through. While it runs, the command may say how far it has come, for baton get and baton watch: by lines of
+a percentage, and a note if it likes, on file descriptor 3:
+  echo "40 page 4 of 10" >&3
+When a job is taken away (deleted, or its lease is lost), the command and all that it has
 started get SIGTERM, and SIGKILL 5 s later.
 
 With --url, the hook gets one POST for each job, whose body is the payload, byte for byte, with these headers:
@@ -134,16 +137,21 @@ function runnerOf(values: RunnerValues, io: Io): Runner {
   if ((line === undefined) === (url === undefined)) {
     throw new UsageError("write what to do with each job, one of the two: --exec COMMAND or --url ADDRESS");
   }
+  const warn = (text: string) => io.stderr.write(json ? `${failureJson(new Error(text))}\n` : `baton: ${text}\n`);
   if (url === undefined) {
     if (header.length > 0) throw new UsageError("--header: write it with --url ADDRESS only");
     if (postTimeout !== undefined) throw new UsageError("--post-timeout: write it with --url ADDRESS only");
     return {
-      handler: async (job, { signal }) => resultOf(await exec(line ?? "", job, { signal, stderr: io.stderr })),
+      handler: async (job, { signal, progress: onProgress }) => {
+        const onMalformed = (said: string) =>
+          warn(`progress of ${job.queue} ${job.id}: write lines such as "40 page 4 of 10", not "${oneLine(said, 60)}"`);
+        const options = { signal, stderr: io.stderr, progress: { onProgress, onMalformed } };
+        return resultOf(await exec(line ?? "", job, options));
+      },
       close: () => {},
     };
   }
   const timeoutMs = postTimeout ?? DEFAULT_POST_TIMEOUT_MS;
-  const warn = (text: string) => io.stderr.write(json ? `${failureJson(new Error(text))}\n` : `baton: ${text}\n`);
   const hook = new WebHook({ target: hookTarget(url, header), timeoutMs, warn });
   return {
     handler: async (job, { signal }) => {

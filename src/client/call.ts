@@ -1,21 +1,28 @@
 /**
- * gRPC calls over the generated descriptors: one connection, unary calls and server streams, as promises and
- * iterables. It knows no method by name and repeats nothing.
+ * gRPC calls over the generated descriptors: one connection, unary calls and streams, as promises and iterables.
+ * It knows no method by name and repeats nothing.
  */
 import { type DescMessage, type DescMethod, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { type ChannelCredentials, Client, type ClientOptions, Metadata } from "@grpc/grpc-js";
 import { BatonClientError, toClientError } from "./error.ts";
+import { Inbox } from "./inbox.ts";
 
 /** Timers cannot be longer than 24.8 days; a later deadline is as good as this one. */
 const LONGEST_DEADLINE_MS = 20 * 86_400_000;
-
-/** How many messages of a stream wait for a slow reader before the connection is told to stop. */
-const INBOX_LIMIT = 64;
 
 export type Method<Kind extends DescMethod["methodKind"], I extends DescMessage, O extends DescMessage> = DescMethod & {
   readonly methodKind: Kind;
   readonly input: I;
   readonly output: O;
+};
+
+/** Both sides of a call. */
+export type Duplex<I, O> = {
+  /** Resolves when the connection has taken the message; never, where the call has ended before. One at a time. */
+  send(message: I): Promise<void>;
+  /** Says that no more messages come. */
+  finish(): void;
+  readonly answers: AsyncGenerator<O, void, undefined>;
 };
 
 export class Connection {
@@ -57,7 +64,7 @@ export class Connection {
   }
 
   /** Ends when the broker ends the stream; throws when it breaks, and the signal's reason when that aborts. */
-  async *stream<I extends DescMessage, O extends DescMessage>(
+  stream<I extends DescMessage, O extends DescMessage>(
     method: Method<"server_streaming", I, O>,
     request: MessageShape<I>,
     { signal }: { signal?: AbortSignal | undefined },
@@ -71,48 +78,27 @@ export class Connection {
       request,
       new Metadata(),
     );
-    // Messages that came before an error are handed out before it is thrown: they may hold jobs.
-    const inbox: MessageShape<O>[] = [];
-    let ended = false;
-    let failure: unknown;
-    let wake = Promise.withResolvers<void>();
-    const cancel = () => call.cancel();
-    call.on("data", (message: MessageShape<O>) => {
-      inbox.push(message);
-      if (inbox.length >= INBOX_LIMIT) call.pause();
-      wake.resolve();
-    });
-    call.on("error", (error) => {
-      failure = error;
-      call.resume();
-    });
-    call.on("end", () => {
-      ended = true;
-      wake.resolve();
-    });
-    this.#calls.add(call);
-    signal?.addEventListener("abort", cancel, { once: true });
-    try {
-      for (;;) {
-        const message = inbox.shift();
-        if (message !== undefined) {
-          yield message;
-          signal?.throwIfAborted();
-          continue;
-        }
-        if (ended) break;
-        call.resume();
-        await wake.promise;
-        wake = Promise.withResolvers<void>();
-      }
-      signal?.throwIfAborted();
-      if (this.#closed) throw closedError();
-      if (failure !== undefined) throw toClientError(failure);
-    } finally {
-      this.#calls.delete(call);
-      signal?.removeEventListener("abort", cancel);
-      call.cancel();
-    }
+    return this.#answers(call, new Inbox<MessageShape<O>>(call), signal);
+  }
+
+  /** A call on which both sides speak; its answers end, or throw, as those of stream() do. They must be read. */
+  duplex<I extends DescMessage, O extends DescMessage>(
+    method: Method<"bidi_streaming", I, O>,
+    { signal }: { signal?: AbortSignal | undefined },
+  ): Duplex<MessageShape<I>, MessageShape<O>> {
+    this.#refuseIfClosed();
+    signal?.throwIfAborted();
+    const call = this.#client.makeBidiStreamRequest<MessageShape<I>, MessageShape<O>>(
+      pathOf(method),
+      serializer(method.input),
+      deserializer(method.output),
+      new Metadata(),
+    );
+    return {
+      send: (message) => new Promise((resolve) => call.write(message, () => resolve())),
+      finish: () => call.end(),
+      answers: this.#answers(call, new Inbox<MessageShape<O>>(call), signal),
+    };
   }
 
   close(): void {
@@ -120,6 +106,31 @@ export class Connection {
     this.#closed = true;
     for (const call of this.#calls) call.cancel();
     this.#client.close();
+  }
+
+  async *#answers<T>(
+    call: { cancel(): void },
+    inbox: Inbox<T>,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<T, void, undefined> {
+    const cancel = () => call.cancel();
+    this.#calls.add(call);
+    signal?.addEventListener("abort", cancel, { once: true });
+    // Between the beginning of the call and that of the reading.
+    if (signal?.aborted || this.#closed) cancel();
+    try {
+      for (let message = await inbox.next(); message !== undefined; message = await inbox.next()) {
+        yield message;
+        signal?.throwIfAborted();
+      }
+      signal?.throwIfAborted();
+      if (this.#closed) throw closedError();
+      if (inbox.failure !== undefined) throw toClientError(inbox.failure);
+    } finally {
+      this.#calls.delete(call);
+      signal?.removeEventListener("abort", cancel);
+      if (!inbox.hasEnded) call.cancel();
+    }
   }
 
   #refuseIfClosed(): void {

@@ -3,8 +3,8 @@
  * `queues` and `schedules`.
  *
  * What is safe to repeat is repeated while the broker is UNAVAILABLE, with backoff, until the call's deadline: all that
- * changes nothing or changes the same only once, and every release; a put when the client made the id itself, or when
- * the user's own id comes with `onConflict: "KEEP"`. Reserve, other puts and the trigger of a schedule are the user's to
+ * changes nothing or changes the same only once, and every release and reserve; a put when the client made the id itself,
+ * or when the user's own id comes with `onConflict: "KEEP"`. Other puts and the trigger of a schedule are the user's to
  * repeat.
  */
 import { create } from "@bufbuild/protobuf";
@@ -20,11 +20,14 @@ import {
   ListResponseSchema,
   ReleaseManyRequestSchema,
   type ReleaseRequest,
+  ReportProgressRequestSchema,
   RetryRequestSchema,
+  type WorkRequest,
+  type WorkResponse,
 } from "../../gen/baton/v1/job_service_pb.js";
 import { type AwaitOptions, awaitJob } from "./await.ts";
 import { releaseBatch } from "./batch.ts";
-import { Connection } from "./call.ts";
+import { Connection, type Duplex } from "./call.ts";
 import { type CallOptions, Calls } from "./calls.ts";
 import { BatonClientError, fromStatus } from "./error.ts";
 import {
@@ -35,7 +38,6 @@ import {
   type SubscribeInput,
   toDuration,
   toReleaseRequest,
-  toReserveRequest,
   toSubscribeRequest,
 } from "./input.ts";
 import {
@@ -61,12 +63,17 @@ import {
 import { allPages, type Page, type PageOptions } from "./page.ts";
 import { put, putMany } from "./put.ts";
 import { Queues } from "./queues.ts";
+import { reserve } from "./reserve.ts";
 import { Schedules } from "./schedules.ts";
+import { targetOf } from "./target.ts";
 import { type WatchEvent, type WatchInput, type WatchOptions, watch } from "./watch.ts";
 
 export type BatonClientOptions = {
-  /** `host:port`, or any target that gRPC takes: `dns:///…`, `unix:/path`. */
-  readonly address: string;
+  /**
+   * `host:port`, or `unix:/path`. Of several brokers a list of `host:port`, or one of gRPC's targets that name several:
+   * `dns:///host:port`, `ipv4:host:port,host:port`; the calls then go to those that are there in turn.
+   */
+  readonly address: string | readonly string[];
   /** Default: no TLS. From `credentials` of @grpc/grpc-js. */
   readonly credentials?: ChannelCredentials | undefined;
   /** How long a call may take, its repetitions included, unless it says so itself. Default 30 s. */
@@ -79,7 +86,7 @@ export type BatonClientOptions = {
 export type ListedState = Exclude<JobStateName, "UNSPECIFIED">;
 
 /**
- * A connection to a broker. It connects with the first call and reconnects by itself.
+ * A connection to a broker, or one to each of several. It connects with the first call and reconnects by itself.
  *
  * ```ts
  * const client = new BatonClient({ address: "127.0.0.1:7711" });
@@ -89,7 +96,7 @@ export type ListedState = Exclude<JobStateName, "UNSPECIFIED">;
  * ```
  */
 export class BatonClient {
-  readonly address: string;
+  readonly address: string | readonly string[];
   /** Shows and runs queues, and the workers at them. */
   readonly queues: Queues;
   /** Puts jobs at recurring times. */
@@ -99,11 +106,16 @@ export class BatonClient {
 
   constructor(options: BatonClientOptions) {
     this.address = options.address;
-    this.#connection = new Connection(options.address, options.credentials ?? grpcCredentials.createInsecure(), {
+    const target = targetOf(options.address);
+    this.#connection = new Connection(target.name, options.credentials ?? grpcCredentials.createInsecure(), {
+      ...target.options,
       // gRPC's own defaults would leave a client deaf for up to two minutes after its broker came back, and for ever on
       // a connection that is dead without a word.
       "grpc.initial_reconnect_backoff_ms": 100,
       "grpc.max_reconnect_backoff_ms": 2_000,
+      // A name may lead to other brokers after a restart; gRPC would look it up twice a minute, and ask for a TXT record.
+      "grpc.dns_min_time_between_resolutions_ms": 2_000,
+      "grpc.service_config_disable_resolution": 1,
       "grpc.keepalive_time_ms": 30_000,
       "grpc.keepalive_timeout_ms": 10_000,
       "grpc.max_receive_message_length": options.maxMessageBytes ?? 64 * 1024 * 1024,
@@ -131,9 +143,7 @@ export class BatonClient {
 
   /** Takes jobs that are ready, or waits for the first for up to `waitMs`. Empty when there was none. */
   async reserve(input: ReserveInput, options: CallOptions = {}): Promise<ReservedJob[]> {
-    const deadlineMs = options.deadlineMs ?? (input.waitMs ?? 0) + this.#calls.defaultDeadlineMs;
-    const request = toReserveRequest(input);
-    const { jobs } = await this.#calls.once(JobService.method.reserve, request, { ...options, deadlineMs });
+    const { jobs } = await reserve(this.#calls, input, options);
     return jobs.map(fromReservedJob);
   }
 
@@ -184,6 +194,15 @@ export class BatonClient {
       if (result.case === "error") return { ok: false, error: fromStatus(result.value) };
       return { ok: true, value: date(result.value) ?? new Date(0) };
     });
+  }
+
+  /**
+   * Says how far a job has come, in percent, and in words of at most 1 KiB. What is reported more often than ten times a
+   * second is merged. Throws with reason LEASE_LOST when the lease had ended. (A Worker's handlers have `progress` for it.)
+   */
+  async reportProgress(leaseToken: string, percent: number, note = "", options: CallOptions = {}): Promise<void> {
+    const request = create(ReportProgressRequestSchema, { leaseToken, percent, note });
+    await this.#calls.repeated(JobService.method.reportProgress, request, options);
   }
 
   /** Removes a job, in any state; `deleted` is false when there was none. */
@@ -285,6 +304,11 @@ export class BatonClient {
       const event = fromSubscribeResponse(response);
       if (event !== undefined) yield event;
     }
+  }
+
+  /** @internal The call on which a Worker works. */
+  work(options: { readonly signal: AbortSignal }): Duplex<WorkRequest, WorkResponse> {
+    return this.#connection.duplex(JobService.method.work, options);
   }
 
   /** Ends all calls and the connection. Harmless when done before. */

@@ -7,6 +7,9 @@ import type { PayloadInput } from "./payload.ts";
 /** The contract's limits on an error; more is cut off, because a refused failure would be worse than a short one. */
 const MESSAGE_LIMIT_BYTES = 16 * 1024;
 const TYPE_LIMIT_BYTES = 255;
+/** The contract's limits on waits. What is beyond them is refused here, where it is the handler's failure. */
+const LONGEST_RETRY_DAYS = 365;
+const LONGEST_RETURN_DAYS = 36_525;
 
 /** Throw it in a handler when trying again is of no use: the job becomes FAILED at once. */
 export class PermanentError extends Error {
@@ -36,7 +39,7 @@ export class RetryLater extends Error {
     { type = "RetryLater", ...options }: ErrorOptions & { readonly type?: string } = {},
   ) {
     super(message, options);
-    if (!(delayMs >= 0 && delayMs < Number.POSITIVE_INFINITY)) throw new TypeError("delayMs must be a number from 0");
+    checkDelay(delayMs, LONGEST_RETRY_DAYS);
     this.delayMs = delayMs;
     this.type = type;
   }
@@ -48,6 +51,7 @@ export class GiveBack {
 
   /** @internal */
   constructor(delayMs: number | undefined) {
+    if (delayMs !== undefined) checkDelay(delayMs, LONGEST_RETURN_DAYS);
     this.delayMs = delayMs;
   }
 }
@@ -78,14 +82,19 @@ export type WorkerJob = ReservedJob & {
 // biome-ignore lint/suspicious/noConfusingVoidType: a handler without a result is `async () => { … }`.
 export type HandlerResult = PayloadInput | GiveBack | undefined | void;
 
+export type HandlerContext = {
+  /** Aborts when the job is no longer this worker's: stop as soon as you can. Its reason is a JobAborted. */
+  readonly signal: AbortSignal;
+  /**
+   * Says how far the job has come, in percent (made a whole number from 0 to 100), and a note for people, of which 1 KiB
+   * is kept. Call it as often as you like: at most ten reports a second go out, the last one wins. Nothing waits for it,
+   * and it throws nothing but a TypeError for what is no number.
+   */
+  readonly progress: (percent: number, note?: string) => void;
+};
+
 /** Runs a job. What it returns is the job's result; what it throws makes the attempt a failure. */
-export type Handler = (
-  job: WorkerJob,
-  context: {
-    /** Aborts when the job is no longer this worker's: stop as soon as you can. Its reason is a JobAborted. */
-    readonly signal: AbortSignal;
-  },
-) => HandlerResult | Promise<HandlerResult>;
+export type Handler = (job: WorkerJob, context: HandlerContext) => HandlerResult | Promise<HandlerResult>;
 
 /** What a handler did: the outcome, the release that says so, and what it threw if nobody foresaw that. */
 export type Handled = {
@@ -94,9 +103,9 @@ export type Handled = {
   readonly unforeseen?: unknown;
 };
 
-export async function handle(handler: Handler, job: ReservedJob, signal: AbortSignal): Promise<Handled> {
+export async function handle(handler: Handler, job: ReservedJob, context: HandlerContext): Promise<Handled> {
   try {
-    const result = await handler({ ...job, giveBack: ({ delayMs } = {}) => new GiveBack(delayMs) }, { signal });
+    const result = await handler({ ...job, giveBack: ({ delayMs } = {}) => new GiveBack(delayMs) }, context);
     const outcome: Outcome =
       result instanceof GiveBack
         ? { outcome: "returned", delayMs: result.delayMs }
@@ -117,15 +126,27 @@ export function refusedResult(why: string): Outcome {
 }
 
 function failure(error: unknown): Outcome {
-  const message = cut(error instanceof Error ? error.message : String(error), MESSAGE_LIMIT_BYTES);
-  if (error instanceof PermanentError) {
-    return { outcome: "failed", message, type: cut(error.type, TYPE_LIMIT_BYTES), permanent: true };
-  }
+  const message = cut(textOf(error instanceof Error ? error.message : error), MESSAGE_LIMIT_BYTES);
+  const typeOf = (name: unknown) => cut(textOf(name), TYPE_LIMIT_BYTES);
+  if (error instanceof PermanentError) return { outcome: "failed", message, type: typeOf(error.type), permanent: true };
   if (error instanceof RetryLater) {
-    return { outcome: "failed", message, type: cut(error.type, TYPE_LIMIT_BYTES), retryAfterMs: error.delayMs };
+    return { outcome: "failed", message, type: typeOf(error.type), retryAfterMs: error.delayMs };
   }
-  const type = cut(error instanceof Error ? error.name : typeof error, TYPE_LIMIT_BYTES);
-  return { outcome: "failed", message, type };
+  return { outcome: "failed", message, type: typeOf(error instanceof Error ? error.name : typeof error) };
+}
+
+/** Anything can be thrown, and an error's message can be anything. */
+function textOf(thrown: unknown): string {
+  try {
+    return String(thrown);
+  } catch {
+    return "what was thrown has no text";
+  }
+}
+
+function checkDelay(delayMs: number, longestDays: number): void {
+  if (delayMs >= 0 && delayMs <= longestDays * 86_400_000) return;
+  throw new TypeError(`delayMs must be a number from 0 to ${longestDays.toLocaleString("en")} days`);
 }
 
 function isForeseen(error: unknown): boolean {
@@ -133,7 +154,7 @@ function isForeseen(error: unknown): boolean {
 }
 
 /** At most so many bytes of UTF-8, not in the middle of a character. */
-function cut(text: string, limitBytes: number): string {
+export function cut(text: string, limitBytes: number): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= limitBytes) return text;
   let end = limitBytes;

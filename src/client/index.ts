@@ -6,6 +6,7 @@ export { BatonClientError, type StatusCodeName, type Violation } from "./error.t
 export {
   GiveBack,
   type Handler,
+  type HandlerContext,
   type HandlerResult,
   JobAborted,
   type JobAbortedReason,
@@ -29,6 +30,7 @@ export type {
   CancelResult,
   DeleteResult,
   Job,
+  JobProgress,
   JobStateName,
   Jsonable,
   PutResult,
@@ -59,4 +61,5 @@ export type {
 } from "./schedule-types.ts";
 export type { PutScheduleResult, Schedules } from "./schedules.ts";
 export type { JobEvent, WatchEvent, WatchInput, WatchOptions } from "./watch.ts";
-export { Worker, type WorkerErrorContext, type WorkerOptions } from "./worker.ts";
+export { Worker } from "./worker.ts";
+export type { WorkerErrorContext, WorkerOptions } from "./worker-options.ts";

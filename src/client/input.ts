@@ -119,6 +119,8 @@ export type ReserveInput = Selection & {
 export type SubscribeInput = Selection & {
   /** How many may be unreleased at once; default 1. */
   readonly maxOutstanding?: number | undefined;
+  /** How many bytes the unreleased ones may have together; at least 3.5 MiB. 0 (default): no limit. */
+  readonly maxOutstandingBytes?: number | undefined;
   /** When the stream has ended: how long until what was not released goes to others; default 2 s. */
   readonly disconnectGraceMs?: number | undefined;
   /** Where the worker runs, for people. Default: its network address. */
@@ -188,6 +190,7 @@ export function toSubscribeRequest(input: SubscribeInput): SubscribeRequest {
   return create(SubscribeRequestSchema, {
     ...selection(input),
     maxOutstanding: input.maxOutstanding ?? 0,
+    maxOutstandingBytes: toBytes("maxOutstandingBytes", input.maxOutstandingBytes),
     disconnectGrace: optionalDuration("disconnectGraceMs", input.disconnectGraceMs),
     host: input.host ?? "",
     language: input.language ?? "",
@@ -206,6 +209,12 @@ export function toDuration(name: string, ms: number): Duration {
 
 export function optionalDuration(name: string, ms: number | undefined): Duration | undefined {
   return ms === undefined ? undefined : toDuration(name, ms);
+}
+
+/** Not set: 0, no limit. */
+export function toBytes(name: string, bytes = 0): bigint {
+  if (!Number.isSafeInteger(bytes)) throw new TypeError(`${name} must be a whole number of bytes, but is ${bytes}`);
+  return BigInt(bytes);
 }
 
 function toOutcome(outcome: Outcome): ReleaseRequest["outcome"] {

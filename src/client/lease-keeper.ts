@@ -25,6 +25,8 @@ export class LeaseKeeper {
   readonly #kept = new Map<string, Kept>();
   #timer: NodeJS.Timeout | undefined;
   #working = false;
+  /** A lease has come while others were being extended, for which it must not wait any longer. */
+  #hasNew = false;
 
   constructor(client: BatonClient, onLost: (lost: LostLease) => void) {
     this.#client = client;
@@ -33,7 +35,8 @@ export class LeaseKeeper {
 
   add(leaseToken: string, { graceMs, leaseMs }: { readonly graceMs: number; readonly leaseMs: number }): void {
     this.#kept.set(leaseToken, { graceMs, leaseMs, aliveUntil: performance.now() + graceMs });
-    this.#schedule(0);
+    if (this.#working) this.#hasNew = true;
+    else this.#schedule(0);
   }
 
   has(leaseToken: string): boolean {
@@ -46,13 +49,13 @@ export class LeaseKeeper {
   }
 
   #schedule(ms: number): void {
-    if (this.#working) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => void this.#extendAll(), ms);
   }
 
   async #extendAll(): Promise<void> {
     this.#working = true;
+    this.#hasNew = false;
     try {
       for (const [leaseMs, tokens] of this.#byLease()) {
         for (let start = 0; start < tokens.length; start += BATCH_LIMIT) {
@@ -65,7 +68,7 @@ export class LeaseKeeper {
     for (const [leaseToken, { aliveUntil }] of this.#kept) {
       if (aliveUntil <= performance.now()) this.#lose({ leaseToken, reason: "DISCONNECTED" });
     }
-    if (this.#kept.size > 0) this.#schedule(this.#periodMs());
+    if (this.#kept.size > 0) this.#schedule(this.#hasNew ? 0 : this.#periodMs());
   }
 
   async #extend(leaseTokens: string[], leaseMs: number): Promise<void> {

@@ -9,6 +9,7 @@ import {
   type Concurrency,
   type JobError,
   type Job as JobMessage,
+  type JobProgress as JobProgressMessage,
   JobSchema,
   JobState,
   type ReservedJob as ReservedJobMessage,
@@ -28,6 +29,7 @@ import {
   ReleaseResponseSchema,
   RevokedReason,
   type SubscribeResponse,
+  type SubscriptionStarted,
 } from "../../gen/baton/v1/job_service_pb.js";
 import type { BatonClientError } from "./error.ts";
 import type { ConcurrencyInput, RetryInput, UniqueInput } from "./input.ts";
@@ -93,6 +95,14 @@ export type ReservedJob = Jsonable & {
   readonly failures: number;
 };
 
+/** How far a worker has come with a job, as it says itself. */
+export type JobProgress = {
+  /** 0 to 100. */
+  readonly percent: number;
+  readonly note: string;
+  readonly reportedAt: Date;
+};
+
 /** All that is known of a job. */
 export type Job = Jsonable & {
   readonly queue: string;
@@ -125,6 +135,8 @@ export type Job = Jsonable & {
   readonly unique: UniqueInput | undefined;
   /** The payload is empty here because there was no room for it beside the result: `get` with `omitResult` has it. */
   readonly payloadOmitted: boolean;
+  /** RESERVED only: what was reported last, if anything was. */
+  readonly progress: JobProgress | undefined;
 };
 
 /** Why a lease ended without a release. */
@@ -141,8 +153,11 @@ export type SubscribeEvent =
   | { readonly type: "jobs"; readonly jobs: readonly ReservedJob[] }
   | { readonly type: "revoked"; readonly leaseTokens: readonly string[]; readonly reason: RevokedReasonName }
   | { readonly type: "keepalive" }
-  /** The broker shuts down; it ends the stream after `graceMs` at the latest. */
-  | { readonly type: "draining"; readonly graceMs: number };
+  /**
+   * The broker hands out no more jobs here: open another stream, and take along the jobs that still run. It ends this one
+   * after `graceMs` at the latest; undefined: when its jobs have been released, or taken along.
+   */
+  | { readonly type: "draining"; readonly graceMs: number | undefined };
 
 export function fromPutResponse(message: PutResponse): PutResult {
   const { jobId, created, state } = message;
@@ -202,8 +217,15 @@ export function fromJob(message: JobMessage): Job {
     concurrency: fromConcurrency(message.concurrency),
     unique: fromUnique(message.unique),
     payloadOmitted: message.payloadOmitted,
+    progress: fromProgress(message.progress),
     ...jsonOf(JobSchema, message),
   };
+}
+
+export function fromProgress(message: JobProgressMessage | undefined): JobProgress | undefined {
+  if (message === undefined) return undefined;
+  const { percent, note, reportedAt } = message;
+  return { percent, note, reportedAt: date(reportedAt) ?? new Date(0) };
 }
 
 export function fromConcurrency(message: Concurrency | undefined): ConcurrencyInput | undefined {
@@ -236,31 +258,32 @@ export function fromRetryPolicy(message: RetryPolicy | undefined): RetryInput | 
 /** Undefined for an event that a newer broker sends and this client does not know: it may be ignored. */
 export function fromSubscribeResponse({ event }: SubscribeResponse): SubscribeEvent | undefined {
   switch (event.case) {
-    case "started": {
-      const { workerId, leaseDuration, disconnectGrace } = event.value;
-      const leaseMs = leaseDuration === undefined ? 30_000 : durationMs(leaseDuration);
-      return {
-        type: "started",
-        workerId,
-        leaseMs,
-        disconnectGraceMs: disconnectGrace ? durationMs(disconnectGrace) : 0,
-      };
-    }
+    case "started":
+      return { type: "started", ...fromStarted(event.value) };
     case "jobs":
       return { type: "jobs", jobs: event.value.jobs.map(fromReservedJob) };
     case "revoked":
       return {
         type: "revoked",
         leaseTokens: event.value.leaseTokens,
-        reason: (RevokedReason[event.value.reason] as RevokedReasonName | undefined) ?? "UNSPECIFIED",
+        reason: revokedReason(event.value.reason),
       };
     case "keepalive":
       return { type: "keepalive" };
     case "draining":
-      return { type: "draining", graceMs: event.value.grace ? durationMs(event.value.grace) : 0 };
+      return { type: "draining", graceMs: optionalMs(event.value.grace) };
     case undefined:
       return undefined;
   }
+}
+
+export function fromStarted({ workerId, leaseDuration, disconnectGrace }: SubscriptionStarted) {
+  const leaseMs = leaseDuration === undefined ? 30_000 : durationMs(leaseDuration);
+  return { workerId, leaseMs, disconnectGraceMs: optionalMs(disconnectGrace) ?? 0 };
+}
+
+export function revokedReason(reason: RevokedReason): RevokedReasonName {
+  return (RevokedReason[reason] as RevokedReasonName | undefined) ?? "UNSPECIFIED";
 }
 
 export function optionalMs(duration: Duration | undefined): number | undefined {

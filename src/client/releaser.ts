@@ -1,103 +1,69 @@
 /**
- * Sends releases in batches: those that are ready in one turn of the event loop go out in one ReleaseMany, because a
- * message costs more than a release in it. `hold` keeps them back, so that a stream's credit fills up (see stop).
+ * Brings releases to a broker, whatever becomes of the stream.
+ *
+ * A release goes out on its job's stream. Where that has ended, or ends before the answer came, or answers that Redis is
+ * away, it goes out by ReleaseMany, which is repeated while the broker is unavailable: a release can be repeated with
+ * the token that won, and has the same answer. Those that are ready in one turn of the event loop go out in one call.
  */
 import type { ReleaseRequest } from "../../gen/baton/v1/job_service_pb.js";
 import type { BatonClient } from "./client.ts";
-import { BatonClientError } from "./error.ts";
-import type { BatchResult, ReleaseResult } from "./output.ts";
-
-/** The contract's limit on a batch, and what keeps it well below the broker's limit on a message. */
-const BATCH_LIMIT = 1_000;
-const BATCH_LIMIT_BYTES = 4 * 1024 * 1024;
-
-type Pending = { readonly request: ReleaseRequest; readonly settle: (result: BatchResult<ReleaseResult>) => void };
+import { BatonClientError, isUnavailable } from "./error.ts";
+import { bytesOf, LIMIT_BYTES, type PendingRelease, type ReleaseAnswer, takeBatch } from "./release-batch.ts";
+import type { WorkStream } from "./work-stream.ts";
 
 export class Releaser {
   readonly #client: BatonClient;
   /** At most one for each job that the worker holds. */
-  #pending: Pending[] = [];
-  #scheduled = false;
-  #held = false;
-  #underWay = 0;
+  #pending: PendingRelease[] = [];
 
   constructor(client: BatonClient) {
     this.#client = client;
   }
 
-  /** How many releases were sent that have no answer yet. */
-  get underWay(): number {
-    return this.#underWay;
-  }
-
-  /** Never rejects: what went wrong stands in the result. */
-  add(request: ReleaseRequest): Promise<BatchResult<ReleaseResult>> {
-    return new Promise((settle) => {
-      this.#pending.push({ request, settle });
-      this.#schedule();
+  /** `settle` is called once: what went wrong stands in the answer. */
+  release(stream: WorkStream, request: ReleaseRequest, settle: (answer: ReleaseAnswer) => void): void {
+    const bytes = bytesOf(request);
+    // One that is larger than the broker takes would end the stream with all that is on it.
+    if (!stream.isUp || bytes > LIMIT_BYTES) {
+      this.#call({ request, bytes, settle });
+      return;
+    }
+    stream.release({
+      request,
+      bytes,
+      settle: (answer) => {
+        const isAnswered = answer !== undefined && (answer.ok || !isUnavailable(answer.error));
+        if (isAnswered) settle(answer);
+        else this.#call({ request, bytes, settle });
+      },
     });
   }
 
-  hold(): void {
-    this.#held = true;
-  }
-
-  resume(): void {
-    this.#held = false;
-    this.#schedule();
-  }
-
-  #schedule(): void {
-    if (this.#scheduled || this.#held || this.#pending.length === 0) return;
-    this.#scheduled = true;
+  #call(release: PendingRelease): void {
+    this.#pending.push(release);
+    if (this.#pending.length > 1) return;
     setImmediate(() => {
-      this.#scheduled = false;
-      if (this.#held) return;
       const pending = this.#pending;
       this.#pending = [];
-      for (const batch of inBatches(pending)) void this.#send(batch);
+      while (pending.length > 0) void this.#send(takeBatch(pending));
     });
   }
 
-  async #send(batch: readonly Pending[]): Promise<void> {
-    this.#underWay += batch.length;
+  async #send(batch: readonly PendingRelease[]): Promise<void> {
+    const answers = await this.#ask(batch);
+    for (const [index, { settle }] of batch.entries()) settle(answers[index] ?? failed("no answer for this release"));
+  }
+
+  async #ask(batch: readonly PendingRelease[]): Promise<ReleaseAnswer[]> {
     try {
-      const results = await this.#client.releaseRequests(batch.map(({ request }) => request));
-      this.#underWay -= batch.length;
-      for (const [index, { settle }] of batch.entries()) settle(results[index] ?? failed("no answer for this release"));
+      return await this.#client.releaseRequests(batch.map(({ request }) => request));
     } catch (error) {
-      this.#underWay -= batch.length;
-      const result = error instanceof BatonClientError ? ({ ok: false, error } as const) : failed(String(error));
-      for (const { settle } of batch) settle(result);
+      const answer = error instanceof BatonClientError ? ({ ok: false, error } as const) : failed(String(error));
+      return batch.map(() => answer);
     }
   }
 }
 
-function* inBatches(pending: readonly Pending[]): Generator<Pending[]> {
-  let batch: Pending[] = [];
-  let batchBytes = 0;
-  for (const item of pending) {
-    const bytes = resultBytes(item.request);
-    if (batch.length > 0 && (batch.length >= BATCH_LIMIT || batchBytes + bytes > BATCH_LIMIT_BYTES)) {
-      yield batch;
-      batch = [];
-      batchBytes = 0;
-    }
-    batch.push(item);
-    batchBytes += bytes;
-  }
-  if (batch.length > 0) yield batch;
-}
-
-/** What makes a release large: its result. The rest is bounded to a few KiB. */
-function resultBytes({ outcome }: ReleaseRequest): number {
-  if (outcome.case === "failed") return outcome.value.message.length;
-  if (outcome.case !== "completed") return 0;
-  const content = outcome.value.result?.content;
-  if (content?.case === "text") return Buffer.byteLength(content.value);
-  return content?.case === "data" ? content.value.length : 0;
-}
-
-function failed(message: string): BatchResult<never> {
+function failed(message: string): ReleaseAnswer {
   return { ok: false, error: new BatonClientError("INTERNAL", message) };
 }

@@ -1,189 +1,158 @@
 /**
- * A worker's streams: one as a rule, a few for a while after a stream was lost.
+ * A worker's streams: one as a rule; a second only while one drains.
  *
- * A stream: opening ──started──► open ──draining──► draining ──► ended, and from every state to ended when it breaks.
+ * A stream that is lost, or drains, is replaced: the new one takes the jobs in hand along, and from then on its broker
+ * keeps their leases. The credit of the new one is what is free, and what it takes along; while jobs of other streams are
+ * still in hand, they take theirs, and when they end, the stream is told so.
  *
- * The sum of the credit of all streams that can bring jobs and of the jobs still in hand from streams that cannot
- * is never more than the worker's concurrency. A new stream opens at once with the credit that is free, and takes the
- * jobs of the lost one along: from then on its broker keeps their leases, and they are part of its credit. Where jobs in
- * hand stay behind (they were being released, or were pulled), another stream brings their credit back when they have
- * ended: as soon as that is half of the concurrency, or all.
+ * Lost streams are replaced with exponential backoff, which starts anew only after a stream that lasted. One that drains
+ * is no failure: it is replaced at once, and where that brings the worker to a broker that drains as well, or the same one
+ * again, soon.
  *
- * Lost streams are replaced with exponential backoff, which starts anew only after a stream that lasted.
+ * A worker that stops says quiet. A stream that is lost after that is replaced by a quiet one, where it had jobs that
+ * still run; so their leases are kept, and a job that is cancelled is still told so at once.
  */
 import { type BackoffOptions, backoffMs } from "./backoff.ts";
 import type { BatonClient } from "./client.ts";
 import { BatonClientError, isFatal } from "./error.ts";
-import type { SubscribeInput } from "./input.ts";
-import type { SubscribeEvent } from "./output.ts";
+import { WorkStream, type WorkStreamListener, type WorkStreamOptions } from "./work-stream.ts";
 
 /** A stream that lived so long shows that all is well again: the backoff starts anew. */
 const LASTED_MS = 5_000;
-
-export type Stream = {
-  readonly credit: number;
-  /** The leases that it has taken along when it is open. */
-  readonly resumed: readonly string[];
-  readonly abort: AbortController;
-  readonly watchdog: NodeJS.Timeout;
-  state: "opening" | "open" | "draining" | "ended";
-  openedAt: number;
-  /** The worker has more than it can take; it does not read on for a while. */
-  paused: boolean;
-  /** As the broker says in `started`. */
-  leaseMs: number;
-  graceMs: number;
-};
+/** The longest wait while brokers drain: another one is there already, or will be in a moment. */
+const DRAINING_LIMIT_MS = 1_000;
+/** A broker says at once that it is quiet, or ends a stream that has finished: one that does not is lost. */
+const ANSWER_LIMIT_MS = 2_000;
 
 export type StreamsOptions = {
   readonly client: BatonClient;
-  readonly subscription: Omit<SubscribeInput, "maxOutstanding" | "resumeLeaseTokens">;
-  readonly concurrency: number;
+  readonly subscription: WorkStreamOptions["subscription"];
   readonly silenceLimitMs: number;
   readonly backoff: BackoffOptions;
-  /** Jobs in hand that no open stream's credit covers. */
-  readonly detached: () => number;
-  /** Those of them that another stream can take along: the leases of streams that have ended, or are about to. */
+  /** The leases of jobs in hand that another stream can take along: their own has ended, or is about to. */
   readonly resumable: () => readonly string[];
-  /** What it returns is awaited before the next event is read. */
-  readonly onEvent: (stream: Stream, event: SubscribeEvent) => Promise<void> | undefined;
-  /** The stream brings no more jobs, and its broker no longer keeps the leases of those that it brought. */
-  readonly onEnd: (stream: Stream) => void;
+  readonly listener: Omit<WorkStreamListener, "onDraining">;
   readonly onError: (error: unknown) => void;
   readonly onFatal: (error: BatonClientError) => void;
 };
 
 export class Streams {
   readonly #options: StreamsOptions;
-  readonly #streams = new Set<Stream>();
-  #running = false;
+  readonly #listener: WorkStreamListener;
+  /** All that have not ended. */
+  readonly #streams = new Set<WorkStream>();
+  /** The one of them that does not drain. */
+  #current: WorkStream | undefined;
+  #isRunning = false;
+  #isQuiet = false;
   #retry: NodeJS.Timeout | undefined;
   #losses = 0;
+  /** Brokers that have refused a stream because they drain, since one was open. */
+  #refusals = 0;
 
   constructor(options: StreamsOptions) {
     this.#options = options;
+    this.#listener = {
+      ...options.listener,
+      onDraining: () => {
+        this.#current = undefined;
+        this.#refusals = 0;
+        this.#replaceSoon(0);
+      },
+      onEnded: (stream, error) => this.#onEnded(stream, error),
+    };
   }
 
   start(): void {
-    this.#running = true;
-    this.fill();
+    this.#isRunning = true;
+    this.#open();
   }
 
-  /** Opens a stream with the credit that is free, where that is worth a stream. */
-  fill(): void {
-    if (!this.#running || this.#retry !== undefined) return;
-    let credit = 0;
-    for (const stream of this.#streams) {
-      if (stream.state === "opening") return;
-      if (stream.state === "open") credit += stream.credit;
-    }
-    const { concurrency } = this.#options;
-    const detached = this.#options.detached();
-    const resumed = this.#options.resumable();
-    const free = concurrency - credit - detached;
-    const isWorthIt =
-      credit === 0 ? free + resumed.length > 0 : free > 0 && (detached === 0 || free >= concurrency / 2);
-    if (isWorthIt) this.#open(Math.max(0, free) + resumed.length, resumed);
+  /** The credit may be another, or there are reports. */
+  update(): void {
+    this.#current?.update();
   }
 
-  /** True while some stream may still bring jobs that its broker has sent already: its credit is not used up. */
-  mayBring(heldBy: (stream: Stream) => number): boolean {
-    for (const stream of this.#streams) {
-      if (stream.state === "open" && heldBy(stream) < stream.credit) return true;
-    }
-    return false;
+  /** Resolves when no stream will bring jobs any more. */
+  async quiet(): Promise<void> {
+    this.#isQuiet = true;
+    const stream = this.#current;
+    if (stream) await this.#orCancel(stream, stream.quiet(), "the broker has not answered `quiet`");
   }
 
-  stop(): void {
-    this.#running = false;
+  /** Ends the streams that are there, so that what they have not answered is said elsewhere. */
+  cancel(): void {
+    for (const stream of this.#streams) stream.cancel("STREAM_SILENT", "the broker has not answered releases in time");
+  }
+
+  /** Nothing is left to be said. Resolves when all streams have ended. */
+  async finish(): Promise<void> {
+    this.#isRunning = false;
     clearTimeout(this.#retry);
-    for (const stream of this.#streams) stream.abort.abort();
+    const ends = [...this.#streams].map((stream) => this.#orCancel(stream, stream.finish(), ""));
+    await Promise.all(ends);
   }
 
-  #open(credit: number, resumed: readonly string[]): void {
-    const abort = new AbortController();
-    const { silenceLimitMs, subscription } = this.#options;
-    const watchdog = setTimeout(() => {
-      if (stream.paused) {
-        watchdog.refresh();
-        return;
-      }
-      const message = `nothing came on the stream for ${silenceLimitMs} ms, not even a keepalive`;
-      abort.abort(new BatonClientError("UNAVAILABLE", message, { reason: "STREAM_SILENT" }));
-    }, silenceLimitMs);
-    const leaseMs = subscription.leaseMs ?? 30_000;
-    const graceMs = subscription.disconnectGraceMs ?? 2_000;
-    const stream: Stream = {
-      credit,
+  #open(): void {
+    if (!this.#isRunning || this.#retry !== undefined || this.#current !== undefined) return;
+    const { client, subscription, silenceLimitMs } = this.#options;
+    const resumed = this.#options.resumable();
+    if (this.#isQuiet && resumed.length === 0) return;
+    const stream = new WorkStream({
+      client,
+      subscription,
       resumed,
-      abort,
-      watchdog,
-      state: "opening",
-      openedAt: 0,
-      paused: false,
-      leaseMs,
-      graceMs,
-    };
+      isQuiet: this.#isQuiet,
+      silenceLimitMs,
+      listener: this.#listener,
+    });
+    this.#current = stream;
     this.#streams.add(stream);
-    void this.#read(stream);
+    stream.open();
   }
 
-  async #read(stream: Stream): Promise<void> {
-    const { client, subscription } = this.#options;
-    let error: unknown = new BatonClientError("UNAVAILABLE", "the broker ended the stream", { reason: "STREAM_ENDED" });
-    try {
-      const input = { ...subscription, maxOutstanding: stream.credit, resumeLeaseTokens: stream.resumed };
-      for await (const event of client.subscribe(input, { signal: stream.abort.signal })) {
-        stream.watchdog.refresh();
-        this.#observe(stream, event);
-        const hasRoom = this.#options.onEvent(stream, event);
-        if (hasRoom === undefined) continue;
-        stream.paused = true;
-        await hasRoom;
-        stream.paused = false;
-        stream.watchdog.refresh();
-      }
-    } catch (thrown) {
-      error = thrown;
-    }
-    this.#end(stream, error);
+  async #orCancel(stream: WorkStream, answer: Promise<void>, why: string): Promise<void> {
+    const timer = setTimeout(() => stream.cancel("STREAM_SILENT", `${why} for ${ANSWER_LIMIT_MS} ms`), ANSWER_LIMIT_MS);
+    await answer;
+    clearTimeout(timer);
   }
 
-  #observe(stream: Stream, event: SubscribeEvent): void {
-    if (event.type === "started") {
-      stream.state = "open";
-      stream.openedAt = performance.now();
-      stream.leaseMs = event.leaseMs;
-      stream.graceMs = event.disconnectGraceMs;
-    } else if (event.type === "draining") {
-      stream.state = "draining";
-      this.#replace(stream, 0);
-    }
-  }
-
-  #end(stream: Stream, error: unknown): void {
-    const expected = stream.state === "draining";
-    stream.state = "ended";
-    clearTimeout(stream.watchdog);
+  #onEnded(stream: WorkStream, error: unknown): void {
+    const isLost = stream === this.#current;
+    if (isLost) this.#current = undefined;
     this.#streams.delete(stream);
-    this.#options.onEnd(stream);
-    if (!this.#running || expected) return;
-    if (error instanceof BatonClientError && isFatal(error)) {
-      this.#options.onFatal(error);
+    this.#options.listener.onEnded(stream, error);
+    if (!this.#isRunning || !isLost) return;
+    const end = error ?? new BatonClientError("UNAVAILABLE", "the broker ended the stream", { reason: "STREAM_ENDED" });
+    const isKnown = end instanceof BatonClientError;
+    if (isKnown && isFatal(end)) {
+      this.#isRunning = false;
+      this.#options.onFatal(end);
       return;
     }
-    this.#options.onError(error);
-    this.#replace(stream, (error instanceof BatonClientError ? error.retryAfterMs : undefined) ?? 0);
+    this.#options.onError(end);
+    const leastMs = (isKnown ? end.retryAfterMs : undefined) ?? 0;
+    if (isKnown && end.reason === "DRAINING") this.#replaceSoon(leastMs);
+    else this.#replaceLost(stream, leastMs);
   }
 
-  #replace(lost: Stream, leastMs: number): void {
-    if (!this.#running || this.#retry !== undefined) return;
-    const lasted = lost.openedAt > 0 && performance.now() - lost.openedAt >= LASTED_MS;
-    this.#losses = lasted ? 1 : this.#losses + 1;
-    const waitMs = Math.max(leastMs, backoffMs(this.#losses, this.#options.backoff));
+  #replaceLost(lost: WorkStream, leastMs: number): void {
+    this.#losses = lost.lastedMs >= LASTED_MS ? 1 : this.#losses + 1;
+    this.#openAfter(Math.max(leastMs, backoffMs(this.#losses, this.#options.backoff)));
+  }
+
+  #replaceSoon(leastMs: number): void {
+    const { initialMs, maxMs } = this.#options.backoff;
+    this.#refusals += 1;
+    const limits = { initialMs, maxMs: Math.min(maxMs, DRAINING_LIMIT_MS) };
+    this.#openAfter(Math.max(leastMs, backoffMs(this.#refusals, limits)));
+  }
+
+  #openAfter(waitMs: number): void {
+    if (!this.#isRunning || this.#retry !== undefined) return;
     this.#retry = setTimeout(() => {
       this.#retry = undefined;
-      this.fill();
+      this.#open();
     }, waitMs);
   }
 }

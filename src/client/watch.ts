@@ -15,7 +15,7 @@ import {
 import { backoffMs, pause } from "./backoff.ts";
 import type { CallOptions, Calls } from "./calls.ts";
 import { BatonClientError, isFatal } from "./error.ts";
-import { date, type JobStateName, type Jsonable, jsonOf, stateName } from "./output.ts";
+import { date, fromProgress, type JobProgress, type JobStateName, type Jsonable, jsonOf, stateName } from "./output.ts";
 
 /** Three of the broker's keepalives. */
 const DEFAULT_SILENCE_LIMIT_MS = 60_000;
@@ -47,7 +47,7 @@ export type JobEvent = Jsonable & {
   readonly cursor: string;
   readonly queue: string;
   readonly id: string;
-  /** put, due, hold, free, reserve, pull, complete, fail, return, expire, lapse, cancel, retry, delete or trim. */
+  /** put, due, hold, free, reserve, report, pull, complete, fail, return, expire, lapse, cancel, retry, delete or trim. */
   readonly transition: string;
   /** What the job is now; UNSPECIFIED: gone. */
   readonly state: JobStateName;
@@ -58,6 +58,8 @@ export type JobEvent = Jsonable & {
   readonly workerId: string;
   /** When it becomes READY, where its state is RETRYING or SCHEDULED. */
   readonly runAt: Date | undefined;
+  /** Of the transition `report` only. */
+  readonly progress: JobProgress | undefined;
 };
 
 export type WatchEvent =
@@ -221,6 +223,7 @@ function fromJobEvent(message: JobEventMessage): JobEvent {
     failures,
     workerId,
     runAt: date(message.runAt),
+    progress: fromProgress(message.progress),
     ...jsonOf(JobEventSchema, message),
   };
 }

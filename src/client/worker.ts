@@ -3,77 +3,37 @@
  *
  * The worker: idle ──start──► running ──stop──► stopping ──► stopped, and from idle straight to stopped.
  *
- * A job in hand: waiting (more jobs than handlers, for a moment) ──► running ──► releasing ──► gone. It leaves early
- * when its lease is lost; what its handler then does is nobody's business any more.
+ * A stream that is lost, or drains, is replaced, and the jobs in hand go over to the new one, with their leases; their
+ * handlers notice nothing. Until it is open, the worker keeps their leases itself.
  *
- * A stream that is lost, or whose broker shuts down, is replaced, and the jobs in hand go over to the new one, with
- * their leases; their handlers notice nothing. Until it is open, the worker keeps their leases itself.
- *
- * Jobs that were pulled have no lease: nobody can take them away, and they cannot be given back.
- *
- * To stop without a trace, the worker first keeps its releases back for a moment: its broker then runs out of credit
- * and has nothing on the way when the stream is closed. A job that was on the way would count as a failed attempt.
+ * To stop without a trace, the worker says `quiet`. After the broker's answer no job is on its way any more, so those
+ * that no handler has begun are given back; the handlers at work finish; when all releases are answered, the worker closes
+ * its side, and the broker ends the stream.
  */
 import { hostname } from "node:os";
+import type { ReleaseRequest, ReportRefused } from "../../gen/baton/v1/job_service_pb.js";
 import type { BatonClient } from "./client.ts";
-import type { BatonClientError } from "./error.ts";
-import { type Handler, handle, JobAborted, type JobAbortedReason, refusedResult } from "./handler.ts";
-import { type Outcome, type QueueInput, toReleaseRequest } from "./input.ts";
+import { type BatonClientError, fromStatus, isDeadlineExceeded, isUnavailable } from "./error.ts";
+import { handle, JobAborted, type JobAbortedReason, refusedResult } from "./handler.ts";
+import { type Outcome, toReleaseRequest } from "./input.ts";
+import { inHand, isPulled, type JobInHand, type Report } from "./job-in-hand.ts";
+import { JobsInHand } from "./jobs-in-hand.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
-import type { ReleaseResult, ReservedJob, SubscribeEvent } from "./output.ts";
+import type { ReservedJob } from "./output.ts";
+import { Progress } from "./progress.ts";
 import { Releaser } from "./releaser.ts";
-import { type Stream, Streams } from "./streams.ts";
+import { Streams } from "./streams.ts";
+import type { WorkStream } from "./work-stream.ts";
+import type { WorkerErrorContext, WorkerOptions } from "./worker-options.ts";
 
-/** A stopping worker takes it that no more jobs are on their way to it when none has come for so long. */
-const SETTLE_MS = 50;
-/** So long at most, where releases are under way that are not answered. */
-const SETTLE_LIMIT_MS = 1_000;
-
-/** What an error belongs to. */
-export type WorkerErrorContext = {
-  /** stream: it is replaced. release: the outcome was not accepted. handler: it threw what it was not made to throw. */
-  readonly during: "stream" | "release" | "handler";
-  readonly job?: ReservedJob;
-};
-
-export type WorkerOptions = {
-  readonly queues: readonly QueueInput[];
-  readonly handler: Handler;
-  /** How many jobs are run at once; default 1. */
-  readonly concurrency?: number | undefined;
-  /** STRICT (default) or WEIGHTED: see QueueInput. */
-  readonly policy?: "STRICT" | "WEIGHTED" | undefined;
-  /** Who takes the jobs, for people. Default: host and process id. */
-  readonly workerId?: string | undefined;
-  /** After a broker's sudden death, so long until its jobs return; default 30 s. */
-  readonly leaseMs?: number | undefined;
-  /** After this worker's sudden death, so long until its jobs go to others; default 2 s. */
-  readonly disconnectGraceMs?: number | undefined;
-  /** Stop by itself after so many jobs. Default: never. */
-  readonly maxJobs?: number | undefined;
-  /** How long `stop` lets handlers finish; default 30 s. */
-  readonly stopTimeoutMs?: number | undefined;
-  /** The longest wait before a lost stream is opened again; default 5 s. */
-  readonly maxReconnectDelayMs?: number | undefined;
-  /** A stream on which nothing comes for so long is taken for lost; default 60 s, three of the broker's keepalives. */
-  readonly silenceLimitMs?: number | undefined;
-  /** Told of what went wrong; the worker goes on. Default: a process warning, except for handlers. */
-  readonly onError?: ((error: unknown, context: WorkerErrorContext) => void) | undefined;
-  /** Told of every reservation that this worker has ended. */
-  readonly onReleased?: ((job: ReservedJob, outcome: Outcome, result: ReleaseResult) => void) | undefined;
-};
-
-type Held = {
-  readonly job: ReservedJob;
-  /** The one that brought it, or that has taken it over since. */
-  stream: Stream;
-  readonly abort: AbortController;
-  phase: "waiting" | "running" | "releasing";
-};
+/** When handlers had no more time, releases have so much to be answered on their stream; then they go elsewhere. */
+const LAST_ANSWERS_MS = 2_000;
 
 type State =
   | { readonly name: "idle" | "running" }
-  | { readonly name: "stopping" | "stopped"; readonly failure: BatonClientError | undefined };
+  /** `isQuiet`: no more jobs come. */
+  | { readonly name: "stopping"; readonly failure: BatonClientError | undefined; readonly isQuiet: boolean }
+  | { readonly name: "stopped" };
 
 /**
  * ```ts
@@ -91,50 +51,53 @@ type State =
  */
 export class Worker {
   readonly #options: WorkerOptions;
-  readonly #concurrency: number;
+  readonly #jobs: JobsInHand;
   readonly #streams: Streams;
   readonly #releaser: Releaser;
   readonly #keeper: LeaseKeeper;
-  /** By lease token; at most as many as the credit of all streams. */
-  readonly #held = new Map<string, Held>();
-  /** Those of them that no handler has begun. */
-  readonly #waiting = new Set<Held>();
+  readonly #progress: Progress;
   readonly #started = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
   #state: State = { name: "idle" };
-  #running = 0;
-  #taken = 0;
   #room: PromiseWithResolvers<void> | undefined;
   #giveBackTimer: NodeJS.Timeout | undefined;
   #giveBackAt = Number.POSITIVE_INFINITY;
-  #settling: { readonly timer: NodeJS.Timeout; readonly resolve: () => void } | undefined;
 
   constructor(client: BatonClient, options: WorkerOptions) {
-    this.#concurrency = options.concurrency ?? 1;
-    if (!Number.isSafeInteger(this.#concurrency) || this.#concurrency < 1) {
+    const { concurrency = 1, maxJobs = Number.POSITIVE_INFINITY } = options;
+    if (!Number.isSafeInteger(concurrency) || concurrency < 1) {
       throw new TypeError("concurrency must be a whole number of at least 1");
     }
     this.#options = options;
+    this.#jobs = new JobsInHand(concurrency, maxJobs);
     this.#releaser = new Releaser(client);
     this.#keeper = new LeaseKeeper(client, ({ leaseToken, reason }) => this.#lose(leaseToken, reason));
+    this.#progress = new Progress(() => this.#streams.update());
     this.#streams = new Streams({
       client,
       subscription: {
         queues: options.queues,
         policy: options.policy,
         leaseMs: options.leaseMs,
+        maxOutstandingBytes: options.maxOutstandingBytes,
         workerId: options.workerId ?? `${hostname()}:${process.pid}`,
         disconnectGraceMs: options.disconnectGraceMs,
         host: hostname(),
         language: "node",
       },
-      concurrency: Math.min(this.#concurrency, options.maxJobs ?? Number.POSITIVE_INFINITY),
       silenceLimitMs: options.silenceLimitMs ?? 60_000,
       backoff: { initialMs: 100, maxMs: options.maxReconnectDelayMs ?? 5_000 },
-      detached: () => this.#count((held) => held.stream.state !== "open"),
-      resumable: () => this.#resumable(),
-      onEvent: (stream, event) => this.#onEvent(stream, event),
-      onEnd: (stream) => this.#onEnd(stream),
+      resumable: () => this.#jobs.resumable(),
+      listener: {
+        onStarted: (stream) => this.#adopt(stream),
+        onJobs: (stream, jobs) => this.#take(stream, jobs),
+        onRevoked: (leaseToken, reason) => this.#lose(leaseToken, reason),
+        onRefusedReport: (refused) => this.#onRefusedReport(refused),
+        onEnded: (stream) => this.#keepLeasesOf(stream),
+        credit: (stream) => this.#jobs.creditOf(stream),
+        takeReports: () => this.#progress.take(),
+        hasRoom: () => this.#hasRoom(),
+      },
       onError: (error) => this.#report(error, { during: "stream" }),
       onFatal: (error) => this.#beginStop(error),
     });
@@ -150,7 +113,7 @@ export class Worker {
 
   /**
    * Begins to take jobs. Resolves when the first stream is open, for which it tries without end while the broker is
-   * not there, or when the worker is stopped before; rejects when the broker refuses the subscription for good.
+   * not there, or when the worker is stopped before; rejects when the broker refuses the worker for good.
    */
   start(): Promise<void> {
     if (this.#state.name === "idle") {
@@ -170,183 +133,158 @@ export class Worker {
     await this.#closed.promise.catch(() => {});
   }
 
-  #onEvent(stream: Stream, event: SubscribeEvent): Promise<void> | undefined {
-    switch (event.type) {
-      case "started":
-        this.#adopt(stream);
-        this.#started.resolve();
-        this.#streams.fill();
-        return undefined;
-      case "jobs":
-        for (const job of event.jobs) this.#take(stream, job);
-        this.#checkSettled();
-        return this.#hasRoom();
-      case "revoked":
-        for (const leaseToken of event.leaseTokens) this.#lose(leaseToken, event.reason);
-        return undefined;
-      case "draining":
-      case "keepalive":
-        return undefined;
+  /** The stream is open: what it has taken along is its own from now on. */
+  #adopt(stream: WorkStream): void {
+    for (const leaseToken of stream.resumed) {
+      const job = this.#jobs.get(leaseToken);
+      this.#keeper.delete(leaseToken);
+      if (job !== undefined) this.#jobs.move(job, stream);
+      // Given up in the meantime, or released, and then this changes nothing.
+      else this.#giveUp(stream, leaseToken);
     }
+    this.#started.resolve();
   }
 
-  #onEnd(stream: Stream): void {
-    for (const [leaseToken, held] of this.#held) {
-      if (held.stream === stream && !isPulled(held)) this.#keeper.add(leaseToken, stream);
+  #keepLeasesOf(stream: WorkStream): void {
+    for (const job of this.#jobs.all()) {
+      if (job.stream === stream && !isPulled(job)) this.#keeper.add(job.job.leaseToken, stream);
     }
     // Its broker may have taken leases over, although it did not come to say so.
-    for (const leaseToken of stream.openedAt === 0 ? stream.resumed : []) {
-      if (this.#held.has(leaseToken) && !this.#keeper.has(leaseToken)) this.#keeper.add(leaseToken, stream);
-    }
-    this.#checkSettled();
-  }
-
-  #resumable(): string[] {
-    const tokens: string[] = [];
-    for (const [leaseToken, held] of this.#held) {
-      const { state } = held.stream;
-      const isLeftBehind = state === "ended" || state === "draining";
-      if (isLeftBehind && held.phase !== "releasing" && !isPulled(held)) tokens.push(leaseToken);
-    }
-    return tokens;
-  }
-
-  /** The stream is open: what it has taken along is its own from now on. */
-  #adopt(stream: Stream): void {
-    for (const leaseToken of stream.resumed) {
-      const held = this.#held.get(leaseToken);
-      if (held === undefined) continue;
-      held.stream = stream;
-      this.#keeper.delete(leaseToken);
+    for (const leaseToken of stream.lastedMs === 0 ? stream.resumed : []) {
+      if (this.#jobs.get(leaseToken) && !this.#keeper.has(leaseToken)) this.#keeper.add(leaseToken, stream);
     }
   }
 
   /** No stream's credit bounds what is pulled: it is read no faster than it is run. */
   #hasRoom(): Promise<void> | undefined {
-    if (this.#state.name !== "running" || this.#waiting.size < this.#concurrency) return undefined;
+    if (this.#state.name !== "running" || !this.#jobs.isCrowded) return undefined;
     this.#room ??= Promise.withResolvers<void>();
     return this.#room.promise;
   }
 
   #checkRoom(): void {
-    if (this.#state.name === "running" && this.#waiting.size >= this.#concurrency) return;
+    if (this.#hasRoom() !== undefined) return;
     this.#room?.resolve();
     this.#room = undefined;
   }
 
-  #take(stream: Stream, job: ReservedJob): void {
-    const held: Held = { job, stream, abort: new AbortController(), phase: "waiting" };
-    this.#held.set(job.leaseToken, held);
-    this.#waiting.add(held);
-    this.#taken++;
+  #take(stream: WorkStream, jobs: readonly ReservedJob[]): void {
+    const report: Report = (leaseToken, percent, note) => this.#progress.report(leaseToken, percent, note);
+    for (const job of jobs) this.#jobs.take(inHand(job, stream, report));
     this.#runWaiting();
-    if (this.#taken >= (this.#options.maxJobs ?? Number.POSITIVE_INFINITY)) this.#beginStop(undefined);
+    if (this.#jobs.isDone) this.#beginStop(undefined);
+    if (this.#state.name === "stopping" && this.#state.isQuiet) this.#returnWaiting();
   }
 
   /** A worker that stops begins only what it cannot give back. */
   #runWaiting(): void {
-    for (const held of this.#waiting) {
-      if (this.#running >= this.#concurrency) break;
-      if (this.#state.name === "running" || isPulled(held)) void this.#run(held);
+    for (const job of this.#jobs.waiting()) {
+      if (!this.#jobs.hasFreeHandler) break;
+      if (this.#state.name === "running" || isPulled(job)) void this.#run(job);
     }
     this.#checkRoom();
   }
 
-  async #run(held: Held): Promise<void> {
-    held.phase = "running";
-    this.#waiting.delete(held);
-    this.#running++;
-    const { outcome, request, unforeseen } = await handle(this.#options.handler, held.job, held.abort.signal);
-    this.#running--;
-    const { signal } = held.abort;
-    if (unforeseen !== undefined && !signal.aborted) this.#report(unforeseen, { during: "handler", job: held.job });
-    // Work that was done although the connection was lost may still be accepted: the token decides.
-    const lost = signal.aborted && (outcome.outcome !== "completed" || signal.reason.reason !== "DISCONNECTED");
-    if (this.#held.get(held.job.leaseToken) === held && held.phase === "running") {
-      if (lost) this.#forget(held);
-      else void this.#release(held, outcome, request);
+  async #run(job: JobInHand): Promise<void> {
+    this.#jobs.run(job);
+    const { outcome, request, unforeseen } = await handle(this.#options.handler, job.job, job.context);
+    this.#jobs.ran(job);
+    const { signal } = job.abort;
+    if (unforeseen !== undefined && !signal.aborted) this.#report(unforeseen, { during: "handler", job: job.job });
+    if (job.phase === "running") {
+      // Work that was done although the connection was lost may still be accepted: the token decides.
+      if (!signal.aborted || outcome.outcome === "completed") this.#release(job, outcome, request);
+      else if (job.stream.isUp) this.#release(job, { outcome: "returned" });
+      else this.#forget(job);
+    } else {
+      this.#streams.update();
     }
     this.#runWaiting();
   }
 
-  async #release(
-    held: Held,
-    outcome: Outcome,
-    request = toReleaseRequest(held.job.leaseToken, outcome),
-  ): Promise<void> {
-    held.phase = "releasing";
-    this.#waiting.delete(held);
-    const { leaseToken } = held.job;
-    let released = outcome;
-    let result = await this.#releaser.add(request);
-    if (!result.ok && outcome.outcome === "completed" && isRefused(result.error)) {
-      this.#report(result.error, { during: "release", job: held.job });
-      released = refusedResult(result.error.message);
-      result = await this.#releaser.add(toReleaseRequest(leaseToken, released));
+  #release(job: JobInHand, outcome: Outcome, request = toReleaseRequest(job.job.leaseToken, outcome)): void {
+    this.#jobs.release(job);
+    this.#progress.forget(job.job.leaseToken);
+    this.#releaser.release(job.stream, request, (answer) => {
+      if (answer.ok) {
+        this.#forget(job);
+        call(() => this.#options.onReleased?.(job.job, outcome, answer.value));
+      } else {
+        this.#onUnreleased(job, outcome, request, answer.error);
+      }
+    });
+  }
+
+  #onUnreleased(job: JobInHand, outcome: Outcome, request: ReleaseRequest, error: BatonClientError): void {
+    this.#report(error, { during: "release", job: job.job });
+    if (outcome.outcome === "completed" && isRefused(error)) {
+      this.#release(job, refusedResult(error.message));
+    } else if (this.#state.name === "running" && mayPass(error)) {
+      this.#release(job, outcome, request);
+    } else {
+      this.#forget(job);
+      leaveUnlessLost(job.stream, error);
     }
-    this.#forget(held);
-    if (result.ok) this.#options.onReleased?.(held.job, released, result.value);
-    else this.#report(result.error, { during: "release", job: held.job });
+  }
+
+  /** A lease that the stream has taken along, of a job that is not in hand any more. */
+  #giveUp(stream: WorkStream, leaseToken: string): void {
+    const request = toReleaseRequest(leaseToken, { outcome: "returned" });
+    this.#releaser.release(stream, request, (answer) => {
+      if (!answer.ok) leaveUnlessLost(stream, answer.error);
+    });
   }
 
   /** The lease is gone: the handler is told, and what it makes of the job is dropped. */
   #lose(leaseToken: string, reason: JobAbortedReason): void {
-    const held = this.#held.get(leaseToken);
+    const job = this.#jobs.get(leaseToken);
     // A release that is under way learns by itself whether it came in time.
-    if (held === undefined || held.phase === "releasing") return;
-    held.abort.abort(new JobAborted(reason));
-    if (held.phase === "waiting" || reason !== "DISCONNECTED") this.#forget(held);
+    if (job === undefined || job.phase === "releasing") return;
+    const isWaiting = job.phase === "waiting";
+    job.abort.abort(new JobAborted(reason));
+    if (isWaiting || reason !== "DISCONNECTED") this.#forget(job);
+    // An abandoned handler still takes its place.
+    this.#streams.update();
   }
 
-  #forget(held: Held): void {
-    this.#held.delete(held.job.leaseToken);
-    this.#waiting.delete(held);
-    this.#keeper.delete(held.job.leaseToken);
-    // A job of an open stream gives its credit back to that stream; any other to a new one.
-    if (held.stream.state !== "open") this.#streams.fill();
-    this.#checkSettled();
+  #forget(job: JobInHand): void {
+    this.#jobs.drop(job);
+    this.#keeper.delete(job.job.leaseToken);
+    this.#progress.forget(job.job.leaseToken);
+    // A job of an open stream gives its credit back by itself.
+    if (job.stream.state !== "open") this.#streams.update();
     this.#checkStopped();
+  }
+
+  #onRefusedReport({ leaseToken, error }: ReportRefused): void {
+    const refusal = error && fromStatus(error);
+    // That a lease is lost, the job's signal says.
+    if (refusal === undefined || refusal.reason === "LEASE_LOST") return;
+    this.#report(refusal, { during: "progress", job: this.#jobs.get(leaseToken)?.job });
   }
 
   #beginStop(failure: BatonClientError | undefined): void {
     if (this.#state.name === "stopping" || this.#state.name === "stopped") return;
-    const idle = this.#state.name === "idle";
-    this.#state = { name: "stopping", failure };
+    const isIdle = this.#state.name === "idle";
+    this.#state = { name: "stopping", failure, isQuiet: isIdle };
     this.#checkRoom();
     if (failure !== undefined) {
       this.#report(failure, { during: "stream" });
       this.#giveBackAfter(this.#options.stopTimeoutMs ?? 30_000);
     }
-    if (idle) this.#checkStopped();
-    else void this.#settleThenClose();
+    if (isIdle) this.#checkStopped();
+    else void this.#quiet(failure);
   }
 
-  async #settleThenClose(): Promise<void> {
-    this.#releaser.hold();
-    const settled = Promise.withResolvers<void>();
-    const endsAt = performance.now() + SETTLE_LIMIT_MS;
-    const timer = setTimeout(() => {
-      if (this.#releaser.underWay > 0 && performance.now() < endsAt) timer.refresh();
-      else settled.resolve();
-    }, SETTLE_MS);
-    this.#settling = { timer, resolve: settled.resolve };
-    this.#checkSettled();
-    await settled.promise;
-    clearTimeout(timer);
-    this.#streams.stop();
-    this.#releaser.resume();
-    for (const held of this.#waiting) if (!isPulled(held)) void this.#release(held, { outcome: "returned" });
-    this.#settling = undefined;
+  async #quiet(failure: BatonClientError | undefined): Promise<void> {
+    await this.#streams.quiet();
+    this.#state = { name: "stopping", failure, isQuiet: true };
+    this.#returnWaiting();
     this.#checkStopped();
   }
 
-  /** Called whenever something came from the broker: jobs, the answer to a release, or the end of a stream. */
-  #checkSettled(): void {
-    if (this.#settling === undefined) return;
-    const heldBy = (stream: Stream) => this.#count((held) => held.stream === stream);
-    // A release that is under way may have made room for a job already.
-    if (this.#releaser.underWay === 0 && !this.#streams.mayBring(heldBy)) this.#settling.resolve();
-    else this.#settling.timer.refresh();
+  #returnWaiting(): void {
+    for (const job of this.#jobs.waiting()) if (!isPulled(job)) this.#release(job, { outcome: "returned" });
   }
 
   #giveBackAfter(timeoutMs: number): void {
@@ -358,19 +296,26 @@ export class Worker {
   }
 
   #giveBackAll(): void {
-    for (const held of this.#held.values()) {
-      if (held.phase === "releasing") continue;
-      held.abort.abort(new JobAborted("WORKER_STOPPED"));
-      if (isPulled(held)) this.#forget(held);
-      else void this.#release(held, { outcome: "returned" });
+    for (const job of this.#jobs.all()) {
+      if (job.phase === "releasing") continue;
+      job.abort.abort(new JobAborted("WORKER_STOPPED"));
+      if (isPulled(job)) this.#forget(job);
+      else this.#release(job, { outcome: "returned" });
     }
+    if (this.#state.name === "stopping")
+      this.#giveBackTimer = setTimeout(() => this.#streams.cancel(), LAST_ANSWERS_MS);
   }
 
   #checkStopped(): void {
-    if (this.#state.name !== "stopping" || this.#held.size > 0 || this.#settling !== undefined) return;
-    clearTimeout(this.#giveBackTimer);
+    if (this.#state.name !== "stopping" || !this.#state.isQuiet || !this.#jobs.isEmpty) return;
     const { failure } = this.#state;
-    this.#state = { name: "stopped", failure };
+    this.#state = { name: "stopped" };
+    clearTimeout(this.#giveBackTimer);
+    void this.#close(failure);
+  }
+
+  async #close(failure: BatonClientError | undefined): Promise<void> {
+    await this.#streams.finish();
     if (failure !== undefined) {
       this.#started.reject(failure);
       this.#closed.reject(failure);
@@ -380,23 +325,36 @@ export class Worker {
     }
   }
 
-  #count(matches: (held: Held) => boolean): number {
-    let count = 0;
-    for (const held of this.#held.values()) if (matches(held)) count++;
-    return count;
-  }
-
   #report(error: unknown, context: WorkerErrorContext): void {
-    if (this.#options.onError !== undefined) this.#options.onError(error, context);
+    const { onError } = this.#options;
+    if (onError !== undefined) call(() => onError(error, context));
     else if (context.during !== "handler") process.emitWarning(`${context.during}: ${String(error)}`, "BatonWorker");
   }
 }
 
-function isPulled({ job }: Pick<Held, "job">): boolean {
-  return job.leaseExpiresAt === undefined;
+/** What the user's own function throws must not end a stream: it is as if nobody had caught it. */
+function call(callback: () => void): void {
+  try {
+    callback();
+  } catch (error) {
+    void Promise.reject(error);
+  }
 }
 
 /** The broker took the call and refused what is in it: sending the same again cannot help. */
 function isRefused(error: BatonClientError): boolean {
   return error.code === "INVALID_ARGUMENT" || (error.code === "RESOURCE_EXHAUSTED" && error.reason !== "STORE_FULL");
+}
+
+/** No broker has answered for as long as the client asks: it may be there again later, and the lease as well. */
+function mayPass(error: BatonClientError): boolean {
+  return isUnavailable(error) || isDeadlineExceeded(error);
+}
+
+/**
+ * The broker keeps the leases of a stream for as long as that lives, this one, too, which could not be released: the job
+ * would never end, and its credit never come back. The stream is replaced, by one that does not take it along.
+ */
+function leaveUnlessLost(stream: WorkStream, error: BatonClientError): void {
+  if (error.reason !== "LEASE_LOST") stream.cancel("RELEASE_REFUSED", `a release was refused: ${error.message}`);
 }

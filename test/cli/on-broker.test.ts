@@ -212,10 +212,8 @@ describe("baton work", () => {
     const worker = startCli(["work", "drain", "--exec", command], { env: { BATON_ADDR: broker.address } });
     await until(() => existsSync(begun), { what: "the command" });
     worker.child.kill("SIGTERM");
-    // The lease is kept by the worker's own extensions from now on: then its stream is closed.
-    const lease = async () => (await client.get("drain", "1")).leaseExpiresAt?.getTime() ?? 0;
-    const before = await lease();
-    await until(async () => (await lease()) !== before, { what: "the stream to be closed" });
+    const isQuiet = async () => (await client.queues.workers({ queue: "drain" })).items.some(({ quiet }) => quiet);
+    await until(isQuiet, { what: "the worker to be quiet" });
     await client.put({ queue: "drain", id: "2" });
     await writeFile(go, "");
     expect(await within(worker.finished, { what: "the worker to exit" })).toMatchObject({ code: 0 });

@@ -169,64 +169,6 @@ describe("Worker on a broker", () => {
     expect(aborted).toMatchObject({ reason: "DELETED" });
   });
 
-  it("leaves no failed attempt behind when it is stopped under load", async () => {
-    const ids = Array.from({ length: 300 }, (_, n) => String(n));
-    await client.putMany(ids.map((id) => ({ queue: "deploy", id })));
-    let done = 0;
-    const worker = work({
-      queues: ["deploy"],
-      concurrency: 5,
-      disconnectGraceMs: 100,
-      handler: async () => {
-        await new Promise(setImmediate);
-        done++;
-      },
-    });
-    await worker.start();
-    await until(() => done >= 50, { what: "fifty jobs" });
-    await worker.stop();
-    const rest = await until(
-      async () => {
-        const jobs = await Promise.all(ids.map((id) => client.get("deploy", id)));
-        return jobs.every(({ state }) => state === "COMPLETED" || state === "READY") ? jobs : undefined;
-      },
-      { what: "every job to be completed or ready" },
-    );
-    expect(rest.filter(({ state }) => state === "COMPLETED")).toHaveLength(done);
-    expect(rest.every(({ failures }) => failures === 0)).toBe(true);
-  });
-
-  it("lets a long job outlive its stream: it is kept by its token, and completes", async () => {
-    await client.put({ queue: "long", id: "1" });
-    const finish = Promise.withResolvers<void>();
-    const worker = work({
-      queues: ["long"],
-      disconnectGraceMs: 300,
-      handler: async (_job, { signal }) => {
-        await finish.promise;
-        return signal.aborted ? "aborted" : "kept";
-      },
-    });
-    await worker.start();
-    const before = await inState("long", "1", "RESERVED");
-    const stopped = worker.stop();
-    const stoppedAt = Date.now();
-    // The lease of the grace has passed when the lease shown ends later than the grace after the stop.
-    await until(
-      async () => {
-        const { leaseExpiresAt, state } = await client.get("long", "1");
-        expect(state).toBe("RESERVED");
-        return (
-          Date.now() > stoppedAt + 1_000 && (leaseExpiresAt?.getTime() ?? 0) > (before.leaseExpiresAt?.getTime() ?? 0)
-        );
-      },
-      { what: "the lease to be extended past the grace" },
-    );
-    finish.resolve();
-    await within(stopped, { what: "the worker to stop" });
-    expect((await client.get("long", "1")).result?.text()).toBe("kept");
-  });
-
   it("goes over to another broker when its own drains, and loses nothing", async () => {
     const one = await startBroker({ redis: broker.redis, drainGraceMs: 5_000 });
     const port = one.address.split(":")[1];
