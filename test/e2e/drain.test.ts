@@ -57,7 +57,7 @@ describe("a broker that gets SIGTERM", { timeout: 60_000 }, () => {
     await until(async () => (await raw.health()) === "NOT_SERVING", { what: "the health to change" });
     expect(await raw.health("baton.v1.JobService")).toBe("NOT_SERVING");
     const refused = { code: "UNAVAILABLE", reason: "DRAINING", retryAfterMs: expect.any(Number) };
-    await expect(client.reserve({ queues: ["work"] })).rejects.toMatchObject(refused);
+    await expect(client.reserve({ queues: ["work"] }, { repeatForMs: 0 })).rejects.toMatchObject(refused);
     await expect(client.subscribe({ queues: ["work"] }).next()).rejects.toMatchObject(refused);
     // What needs no new reservation goes on.
     expect(await client.put({ queue: "work", id: "put" })).toMatchObject({ created: true });
@@ -72,7 +72,7 @@ describe("a broker that gets SIGTERM", { timeout: 60_000 }, () => {
   });
 
   it("ends a Reserve that waits with DRAINING, so that its caller asks another broker", async () => {
-    const waiting = client.reserve({ queues: ["wait"], waitMs: 30_000 });
+    const waiting = client.reserve({ queues: ["wait"], waitMs: 30_000 }, { repeatForMs: 0 });
     const refused = expect(waiting).rejects.toMatchObject({ code: "UNAVAILABLE", reason: "DRAINING" });
     // The broker listens for it as soon as it waits.
     await client.put({ queue: "listening" });

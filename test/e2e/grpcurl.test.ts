@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startBroker, type TestBroker } from "../support/broker.ts";
 import { until } from "../support/wait.ts";
-import { attempt, call, grpcurl, grpcurlPath, type Json, messages, open } from "./grpcurl.ts";
+import { attempt, call, converse, grpcurl, grpcurlPath, type Json, messages, open } from "./grpcurl.ts";
 import { runProgram } from "./program.ts";
 
 describe.skipIf(!grpcurlPath)("grpcurl", () => {
@@ -187,6 +187,63 @@ describe.skipIf(!grpcurlPath)("grpcurl", () => {
     } finally {
       await stream.kill();
     }
+  });
+
+  it("works: starts, reports, releases and ends as lines of JSON are typed, and is told of each what became of it", async () => {
+    const work = converse(address, "Work");
+    const type = (line: string) => work.child.stdin?.write(`${line}\n`);
+    const heard = (find: (message: Json) => unknown, what: string) =>
+      until(() => messages(work).find((message) => find(message)), { what });
+    try {
+      type('{"start":{"queues":[{"name":"typed"}],"maxOutstanding":2,"workerId":"w9"}}');
+      expect(await heard(({ started }) => started, "that it has started")).toEqual({
+        started: { workerId: "w9", leaseDuration: "30s", disconnectGrace: "2s" },
+      });
+      await call(address, "PutMany", { jobs: ["1", "2", "3"].map((id) => ({ queue: "typed", id })) });
+      const got = () => messages(work).flatMap(jobsOf);
+      await until(() => got().length === 2, { what: "as many jobs as there is credit for" });
+      const [first, second] = got();
+      type(`{"progress":[{"leaseToken":"${first?.leaseToken}","percent":40,"note":"page 4"},{"leaseToken":"x"}]}`);
+      await heard(({ refusedReports }) => refusedReports, "that a report was refused");
+      const shown = async () => (await call(address, "Get", { queue: "typed", id: "1" })).job as Json;
+      await until(async () => (await shown()).progress, { what: "the progress" });
+      expect((await shown()).progress).toMatchObject({ percent: 40, note: "page 4" });
+      type(`{"releases":[{"leaseToken":"${first?.leaseToken}","completed":{"result":{"text":"ok"}},"sequence":1},`);
+      type(`{"leaseToken":"${second?.leaseToken}","failed":{"message":"no","permanent":true},"sequence":2}]}`);
+      await until(() => got().length === 3, { what: "the third job" });
+      const answers = () => messages(work).flatMap((message) => (message.released ?? []) as Json[]);
+      await until(() => answers().length === 2, { what: "both answers" });
+      expect(answers()).toEqual([
+        { sequences: [1], result: { released: { state: "JOB_STATE_COMPLETED" } } },
+        { sequences: [2], result: { released: { state: "JOB_STATE_FAILED" } } },
+      ]);
+      type('{"quiet":true,"extends":[{"leaseTokens":["x"],"sequence":3}]}');
+      await heard(({ quiet }) => quiet === true, "that no jobs come any more");
+      await heard(({ extended }) => extended, "that no such lease can be extended");
+      type(`{"releases":[{"leaseToken":"${got()[2]?.leaseToken}","returned":{},"sequence":4}]}`);
+      await until(() => answers().length === 3, { what: "the last answer" });
+      work.child.stdin?.end();
+      expect(await work.ended).toMatchObject({ code: 0, stderr: "" });
+      expect(answers()[2]).toEqual({ sequences: [4], result: { released: { state: "JOB_STATE_READY" } } });
+      expect((await call(address, "Get", { queue: "typed", id: "3" })).job).toMatchObject({ state: "JOB_STATE_READY" });
+    } finally {
+      await work.kill();
+    }
+  });
+
+  it("works with all that it has to say in one pipe, also of a lease that it got by Reserve", async () => {
+    await call(address, "Put", { queue: "piped", id: "1" });
+    const { leaseToken } = await reserveOne("piped");
+    expect(await call(address, "ReportProgress", { leaseToken, percent: 40, note: "page 4 of 10" })).toEqual({});
+    const lines = [
+      '{"start":{"queues":[{"name":"piped"}]},"quiet":true}',
+      `{"releases":[{"leaseToken":"${leaseToken}","completed":{},"sequence":7}]}`,
+    ];
+    const pipe = `printf '%s\\n' "$1" "$2" | "$3" -plaintext -d @ "$4" baton.v1.JobService/Work`;
+    const ended = await runProgram("sh", ["-c", pipe, "sh", ...lines, grpcurlPath ?? "", address]);
+    const answers = messages({ stdout: () => ended.stdout }).flatMap(({ released }) => released ?? []);
+    expect(answers).toEqual([{ sequences: [7], result: { released: { state: "JOB_STATE_COMPLETED" } } }]);
+    expect(ended.code).toBe(0);
   });
 
   it("waits in Reserve for a job that is put later", async () => {

@@ -30,8 +30,14 @@ export function open(address: string, method: string, request: Json): Program {
   return startProgram(grpcurlPath ?? "grpcurl", callWords(address, method, request));
 }
 
+/** A call whose requests are typed one after the other, each a line of JSON, into stdin; its end is this side's. */
+export function converse(address: string, method: string): Program {
+  const words = ["-plaintext", "-d", "@", address, `baton.v1.JobService/${method}`];
+  return startProgram(grpcurlPath ?? "grpcurl", words, { keepStdin: true });
+}
+
 /** The messages of a stream so far. grpcurl writes each as an indented object, whose last line is a lone brace. */
-export function messages(program: Program): Json[] {
+export function messages(program: Pick<Program, "stdout">): Json[] {
   return program
     .stdout()
     .split(/(?<=^\}\n)/m)

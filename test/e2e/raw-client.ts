@@ -9,7 +9,7 @@ import {
   toBinary,
 } from "@bufbuild/protobuf";
 import { Client, credentials, Metadata } from "@grpc/grpc-js";
-import { SubscribeRequestSchema } from "../../gen/baton/v1/job_service_pb.js";
+import { SubscribeRequestSchema, WorkRequestSchema } from "../../gen/baton/v1/job_service_pb.js";
 import {
   HealthCheckRequestSchema,
   HealthCheckResponse_ServingStatus,
@@ -49,28 +49,48 @@ export class RawClient {
   }
 }
 
-/**
- * Subscribes, and takes nothing of what comes: the connection's window fills, and the broker has to wait. On bare HTTP/2,
- * because grpc-js reads ahead for a reader who does not. Destroy it to end the stream.
- */
+/** Subscribes, and takes nothing of what comes. Destroy it to end the stream. */
 export function subscribeAndNeverRead(
   address: string,
   request: MessageInitShape<typeof SubscribeRequestSchema>,
 ): ClientHttp2Session {
+  const { session, stream, message } = neverRead(address, "Subscribe", SubscribeRequestSchema, request);
+  stream.end(message);
+  return session;
+}
+
+/** Opens a Work stream, and takes nothing of what comes. Destroy it to end the stream. */
+export function workAndNeverRead(
+  address: string,
+  start: MessageInitShape<typeof SubscribeRequestSchema>,
+): ClientHttp2Session {
+  const request = { start: create(SubscribeRequestSchema, start) };
+  const { session, stream, message } = neverRead(address, "Work", WorkRequestSchema, request);
+  stream.write(message);
+  return session;
+}
+
+/**
+ * A call whose answers fill the connection's window, so that the broker has to wait. On bare HTTP/2, because grpc-js reads
+ * ahead for a reader who does not.
+ */
+function neverRead<D extends DescMessage>(address: string, method: string, schema: D, request: MessageInitShape<D>) {
   const session = connect(`http://${address}`);
   session.on("error", () => {});
-  const stream = session.request({
-    ":method": "POST",
-    ":path": "/baton.v1.JobService/Subscribe",
-    "content-type": "application/grpc",
-    te: "trailers",
-  });
+  const stream = session.request(
+    {
+      ":method": "POST",
+      ":path": `/baton.v1.JobService/${method}`,
+      "content-type": "application/grpc",
+      te: "trailers",
+    },
+    { endStream: false },
+  );
   stream.on("error", () => {});
-  const message = toBinary(SubscribeRequestSchema, create(SubscribeRequestSchema, request));
+  const message = toBinary(schema, create(schema, request));
   const prefix = Buffer.alloc(5);
   prefix.writeUInt32BE(message.length, 1);
-  stream.end(Buffer.concat([prefix, message]));
-  return session;
+  return { session, stream, message: Buffer.concat([prefix, message]) };
 }
 
 const serializer =
