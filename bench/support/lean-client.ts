@@ -4,13 +4,14 @@
  */
 import {
   type DescMessage,
+  type DescMethodBiDiStreaming,
   type DescMethodServerStreaming,
   type DescMethodUnary,
   fromBinary,
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
-import { Client, type ClientReadableStream, credentials, Metadata } from "@grpc/grpc-js";
+import { Client, type ClientDuplexStream, type ClientReadableStream, credentials, Metadata } from "@grpc/grpc-js";
 
 /** Far more than any call of a benchmark takes. */
 const DEADLINE_MS = 30_000;
@@ -18,8 +19,10 @@ const DEADLINE_MS = 30_000;
 export class LeanClient {
   readonly #client: Client;
 
+  /** On a connection of its own. */
   constructor(address: string) {
-    this.#client = new Client(address, credentials.createInsecure(), { "grpc.enable_channelz": 0 });
+    const options = { "grpc.enable_channelz": 0, "grpc.use_local_subchannel_pool": 1 };
+    this.#client = new Client(address, credentials.createInsecure(), options);
   }
 
   /** A function that calls this method. */
@@ -55,6 +58,15 @@ export class LeanClient {
     const serialize = (message: MessageShape<I>) => encode(method.input, message);
     const deserialize = (bytes: Buffer) => fromBinary(method.output, bytes);
     return this.#client.makeServerStreamRequest(pathOf(method), serialize, deserialize, request);
+  }
+
+  /** Likewise. */
+  bidi<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodBiDiStreaming<I, O>,
+  ): ClientDuplexStream<MessageShape<I>, MessageShape<O>> {
+    const serialize = (message: MessageShape<I>) => encode(method.input, message);
+    const deserialize = (bytes: Buffer) => fromBinary(method.output, bytes);
+    return this.#client.makeBidiStreamRequest(pathOf(method), serialize, deserialize);
   }
 
   close(): void {

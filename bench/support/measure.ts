@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { join, resolve } from "node:path";
 import { startRedis } from "../../test/support/redis.ts";
+import { WORKLOADS } from "../workloads.ts";
 import { end, launch, startServerProcess } from "./node-process.ts";
 import type { BenchOptions } from "./options.ts";
 import type { Figure, Stage } from "./workload.ts";
@@ -12,18 +13,22 @@ const WORKLOAD_WITHIN_MS = 10 * 60_000;
 
 export async function measure(name: string, options: BenchOptions, signal: AbortSignal): Promise<Measured> {
   const profileFolder = options.profileFolder && resolve(options.profileFolder, name);
+  const load = WORKLOADS[name];
+  if (!load) throw new Error(`there is no workload ${name}`);
+  const { brokerArgs = [] } = await load();
   const redis = await startRedis({ appendonly: true, appendfsync: "everysec" });
   try {
     signal.throwIfAborted();
     const broker = await startServerProcess({
       script: join("src", "cli", "baton.js"),
-      args: ["serve", "--grpc-addr", "127.0.0.1:0", "--redis-url", redis.url],
+      args: ["serve", "--grpc-addr", "127.0.0.1:0", "--redis-url", redis.url, ...brokerArgs],
       profileFolder,
     });
     try {
       const { address, pid } = broker;
       const { socketPath } = redis;
-      const stage = { broker: { address, pid }, redis: { socketPath, pid: redis.pid }, short: options.short };
+      const { short } = options;
+      const stage: Stage = { broker: { address, pid }, redis: { socketPath, pid: redis.pid }, short };
       return { name, ...(await runWorkload(name, stage, profileFolder, signal)) };
     } catch (error) {
       if (!signal.aborted) console.error(`the broker's last words:\n${broker.lastWords()}`);

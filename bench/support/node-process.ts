@@ -24,6 +24,7 @@ export type ServerProcess = {
 
 const TOP = fileURLToPath(new URL("../..", import.meta.url));
 const END_WITH_PARENT = new URL("./end-with-parent.ts", import.meta.url).href;
+const COLLECT_GARBAGE = new URL("./collect-garbage.ts", import.meta.url).href;
 const READY_WITHIN_MS = 15_000;
 const STOP_WITHIN_MS = 15_000;
 const LAST_LINES = 20;
@@ -34,12 +35,16 @@ export function launch({ script, args, profileFolder }: ProgramOptions, stderr: 
     profileFolder === undefined
       ? []
       : ["--cpu-prof", `--cpu-prof-dir=${profileFolder}`, `--cpu-prof-name=${profileName(script)}`];
-  return spawn(process.execPath, ["--import", END_WITH_PARENT, ...profile, script, ...args], {
-    cwd: TOP,
-    // Settings come from the arguments alone, so that figures don't depend on whose shell this is.
-    env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("BATON_"))),
-    stdio: ["ignore", "pipe", stderr, "ipc"],
-  });
+  return spawn(
+    process.execPath,
+    ["--import", END_WITH_PARENT, "--import", COLLECT_GARBAGE, ...profile, script, ...args],
+    {
+      cwd: TOP,
+      // Settings come from the arguments alone, so that figures don't depend on whose shell this is.
+      env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("BATON_"))),
+      stdio: ["ignore", "pipe", stderr, "ipc"],
+    },
+  );
 }
 
 /** Waits for the line `NAME ready: grpc HOST:PORT`. When it does not come, no process is left, and it throws. */

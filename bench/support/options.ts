@@ -14,7 +14,7 @@ export const HELP = `npm run bench -- [options] [workload …]
 Measures this checkout's broker with a Redis of its own, in temporary folders and on loopback, and ends both.
 Workloads: ${Object.keys(WORKLOADS).join(", ")} (all of them when none is named).
 
-  --short           fewer and shorter rounds: less than a minute in all
+  --short           fewer and shorter rounds: about two minutes in all
   --json FILE       also writes everything, each round's values included, to FILE
   --profile FOLDER  writes CPU profiles of broker and client, for Chrome's developer tools, to FOLDER/WORKLOAD
   --help            shows this`;

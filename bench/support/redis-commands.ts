@@ -5,10 +5,21 @@ export type RedisCommands = {
   /** Removes all jobs, so that each round begins with the same Redis. */
   clear(): Promise<void>;
   usedBytes(): Promise<number>;
+  /** How many clients Redis has; this one is among them. */
+  connections(): Promise<number>;
+  /** From now on, each run of this script, by its SHA-1, is noted. */
+  noteRuns(sha: string): Promise<NotedRuns>;
   close(): void;
 };
 
+export type NotedRuns = { end(): Promise<readonly NotedRun[]> };
+
+/** When it began, in whole seconds, and how long Redis was busy with it. */
+export type NotedRun = { readonly atSeconds: number; readonly microseconds: number };
+
 const COMMAND_WITHIN_MS = 30_000;
+/** More runs of any script than come in one measurement. */
+const MOST_NOTED = 100_000;
 
 export function redisCommands(socketPath: string): RedisCommands {
   const redis = new Redis({ path: socketPath, commandTimeout: COMMAND_WITHIN_MS });
@@ -20,6 +31,25 @@ export function redisCommands(socketPath: string): RedisCommands {
       const used = /^used_memory:(\d+)/m.exec(await redis.info("memory"))?.[1];
       if (used === undefined) throw new Error("Redis does not say how much memory it uses");
       return Number(used);
+    },
+    async connections() {
+      const list = String(await redis.client("LIST"));
+      return list.trim().split("\n").length;
+    },
+    async noteRuns(sha) {
+      // Everything counts as slow, so that the slow log has it all.
+      await redis.config("SET", "slowlog-max-len", MOST_NOTED);
+      await redis.config("SET", "slowlog-log-slower-than", 0);
+      await redis.slowlog("RESET");
+      return {
+        async end() {
+          const entries = (await redis.slowlog("GET", MOST_NOTED)) as readonly [number, number, number, string[]][];
+          await redis.config("SET", "slowlog-log-slower-than", 10_000);
+          await redis.slowlog("RESET");
+          const runs = entries.filter(([, , , args]) => args[1] === sha);
+          return runs.map(([, atSeconds, microseconds]) => ({ atSeconds, microseconds })).reverse();
+        },
+      };
     },
     close: () => redis.disconnect(),
   };

@@ -2,7 +2,7 @@
 import { median } from "./statistics.ts";
 import type { Figure, Goal, Unit } from "./workload.ts";
 
-const WIDTHS = { name: 20, median: 10, unit: 10, spread: 20 };
+const WIDTHS = { name: 32, median: 10, unit: 10, spread: 20 };
 
 export function workloadReport(title: string, figures: readonly Figure[]): string {
   return [title, ...figures.map((figure) => `  ${line(figure)}`)].join("\n");
@@ -37,10 +37,14 @@ function shown(value: number, unit: Unit): string {
     case "calls/s":
     case "jobs/s":
     case "bytes/job":
+    case "bytes/stream":
+    case "connections":
       return Math.round(value).toLocaleString("en");
     case "ratio":
     case "ms":
       return value.toFixed(2);
+    case "calls":
+    case "% of a core":
     case "µs/call":
     case "µs/job":
       return value.toFixed(1);

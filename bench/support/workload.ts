@@ -4,11 +4,22 @@
 export type Stage = {
   readonly broker: { readonly address: string; readonly pid: number };
   readonly redis: { readonly socketPath: string; readonly pid: number };
-  /** A run of less than a minute in all: fewer and shorter rounds. */
+  /** A run of about two minutes in all: fewer and shorter rounds. */
   readonly short: boolean;
 };
 
-export type Unit = "calls/s" | "jobs/s" | "ratio" | "ms" | "µs/call" | "µs/job" | "bytes/job";
+export type Unit =
+  | "calls/s"
+  | "jobs/s"
+  | "ratio"
+  | "ms"
+  | "µs/call"
+  | "µs/job"
+  | "bytes/job"
+  | "bytes/stream"
+  | "% of a core"
+  | "calls"
+  | "connections";
 
 export type Goal = { readonly atLeast: number } | { readonly atMost: number };
 
@@ -23,6 +34,8 @@ export type Figure = {
 export type Workload = {
   /** What is measured, in one line. */
   readonly title: string;
+  /** Settings of the broker that are not the defaults, as flags. */
+  readonly brokerArgs?: readonly string[];
   /** Runs in a process of its own, which is the client. */
   run(stage: Stage): Promise<Figure[]>;
 };
