@@ -13,15 +13,13 @@ const WORKLOAD_WITHIN_MS = 10 * 60_000;
 
 export async function measure(name: string, options: BenchOptions, signal: AbortSignal): Promise<Measured> {
   const profileFolder = options.profileFolder && resolve(options.profileFolder, name);
-  const load = WORKLOADS[name];
-  if (!load) throw new Error(`there is no workload ${name}`);
-  const { brokerArgs = [] } = await load();
+  if (!WORKLOADS[name]) throw new Error(`there is no workload ${name}`);
   const redis = await startRedis({ appendonly: true, appendfsync: "everysec" });
   try {
     signal.throwIfAborted();
     const broker = await startServerProcess({
       script: join("src", "cli", "baton.js"),
-      args: ["serve", "--grpc-addr", "127.0.0.1:0", "--redis-url", redis.url, ...brokerArgs],
+      args: ["serve", "--grpc-addr", "127.0.0.1:0", "--redis-url", redis.url],
       profileFolder,
     });
     try {

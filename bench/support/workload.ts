@@ -34,8 +34,6 @@ export type Figure = {
 export type Workload = {
   /** What is measured, in one line. */
   readonly title: string;
-  /** Settings of the broker that are not the defaults, as flags. */
-  readonly brokerArgs?: readonly string[];
   /** Runs in a process of its own, which is the client. */
   run(stage: Stage): Promise<Figure[]>;
 };

@@ -57,12 +57,8 @@ export class Python implements AsyncDisposable {
     return program;
   }
 
-  async killAll(): Promise<void> {
-    for (const program of this.#programs.splice(0)) await program.kill();
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.killAll();
+    await Promise.all(this.#programs.map((program) => program.kill()));
     await rm(this.#stubs, { recursive: true, force: true });
   }
 }
