@@ -72,11 +72,11 @@ export class HeldLeases {
   readonly #options: HeldLeasesOptions;
   readonly #queues = new Map<string, Map<number, HeldLease>>();
   /**
-   * queue and duration → when those leases are renewed next: all together, also those that came a moment ago, so that a
+   * queue → duration → when those leases are renewed next: all together, also those that came a moment ago, so that a
    * round costs one call for each 1,000 leases, however they came. (One call for 10,000 keeps Redis from everybody
    * else for 168 ms at best; ten of 1,000 take 5 ms each.)
    */
-  readonly #rounds = new Map<string, number>();
+  readonly #rounds = new Map<string, Map<number, number>>();
   #turn = 0;
   /**
    * How leases ended that nobody keeps here, the last at the end: such news comes on another connection than the lease
@@ -238,11 +238,15 @@ export class HeldLeases {
 
   /** A new one begins where there is none under way. */
   #nextRound(queue: string, leaseMs: number, now: number): number {
-    const key = roundOf(queue, leaseMs);
-    const next = this.#rounds.get(key) ?? 0;
+    let rounds = this.#rounds.get(queue);
+    if (!rounds) {
+      rounds = new Map();
+      this.#rounds.set(queue, rounds);
+    }
+    const next = rounds.get(leaseMs) ?? 0;
     if (next > now) return next;
     const begun = now + leaseMs * RENEW_AFTER;
-    this.#rounds.set(key, begun);
+    rounds.set(leaseMs, begun);
     return begun;
   }
 
@@ -255,7 +259,10 @@ export class HeldLeases {
 
   /** Those of queues of which nothing is held any more. */
   #forgetRounds(now: number): void {
-    for (const [key, next] of this.#rounds) if (next <= now) this.#rounds.delete(key);
+    for (const [queue, rounds] of this.#rounds) {
+      for (const [leaseMs, next] of rounds) if (next <= now) rounds.delete(leaseMs);
+      if (rounds.size === 0) this.#rounds.delete(queue);
+    }
   }
 
   async #renew(): Promise<void> {
@@ -299,10 +306,6 @@ export class HeldLeases {
       return undefined;
     }
   }
-}
-
-function roundOf(queue: string, leaseMs: number): string {
-  return `${leaseMs} ${queue}`;
 }
 
 function nameOf({ queue, fence }: Pick<Lease, "queue" | "fence">): string {
