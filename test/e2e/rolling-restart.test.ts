@@ -119,7 +119,7 @@ describe.concurrent("brokers that are restarted one after the other", { timeout:
   });
 
   it("end at once though their workers have long jobs: these go over to another broker, and run on", async () => {
-    await using fleet = await Fleet.of(2, "--drain-grace", "30s");
+    await using fleet = await Fleet.of(3, "--drain-grace", "30s");
     const { addresses } = fleet;
     await fleet.start(...addresses);
     const client = new BatonClient({ address: addresses });
