@@ -3,7 +3,7 @@
  *
  * Thousands of streams wait here most of the time. What each of them allocates anew for every message lives until its
  * next one, and copying that is what the garbage collector's pauses consist of. So a reader that waits costs one promise,
- * and no async function (with those, 10,000 streams paused the broker by 20 ms where it is 13 now).
+ * and no async function: 0.6 kB a stream, where nested ones had kept 1.6.
  */
 export type OutboxOptions<Event, Told> = {
   /** Nothing more will be pushed, or asked for. */

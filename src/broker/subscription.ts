@@ -120,8 +120,6 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
   #owed = 0;
   #state: State = { kind: "open" };
   #keepalive: NodeJS.Timeout;
-  /** The first keepalive has been said. */
-  #keepsRhythm = false;
   /** To the end of its age, and then of the grace. */
   #ending: NodeJS.Timeout | undefined;
 
@@ -144,7 +142,10 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
     });
     this.#outbox.push({ kind: "started", workerId: this.workerId, leaseMs: this.leaseMs, graceMs: options.graceMs });
     // Streams that began together, as after a restart, must not all speak at the same moment for ever.
-    this.#keepalive = setTimeout(() => this.#sayAlive(), context.keepaliveMs * Math.random());
+    this.#keepalive = setTimeout(() => {
+      this.#keepalive = setInterval(() => this.#sayAlive(), context.keepaliveMs);
+      this.#sayAlive();
+    }, context.keepaliveMs * Math.random());
     if (context.ageMs !== undefined) this.#ending = setTimeout(() => this.drain(undefined), context.ageMs);
     if (options.resumed) this.#resume(options.resumed);
     context.hub.join(this);
@@ -378,8 +379,6 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
   }
 
   #sayAlive(): void {
-    if (!this.#keepsRhythm) this.#keepalive = setInterval(() => this.#sayAlive(), this.#context.keepaliveMs);
-    this.#keepsRhythm = true;
     if (this.#outbox.isEmpty) this.#outbox.push(KEEPALIVE);
   }
 
