@@ -23,7 +23,8 @@ describe("a broker", () => {
       const began = performance.now();
       const stream = await opened(own);
       await stream.saw("keepalive", 3);
-      expect(performance.now() - began).toBeGreaterThanOrEqual(290);
+      // The first comes at any moment of the first interval. Timers may be a millisecond early.
+      expect(performance.now() - began).toBeGreaterThanOrEqual(198);
       expect(new Set(stream.events.slice(1).map((event) => event.case))).toEqual(new Set(["keepalive"]));
       stream.cancel();
     } finally {
