@@ -13,7 +13,8 @@ export type Fixture = {
   readonly broker: TestBroker;
   readonly client: RawClient;
   readonly redis: Redis;
-  dump(): Promise<Dump>;
+  /** Of one queue, or of everything. */
+  dump(queue?: string): Promise<Dump>;
   /** Redis's own clock. */
   nowMs(): Promise<number>;
   stop(): Promise<void>;
@@ -27,7 +28,7 @@ export async function startFixture(settings: Partial<Settings> = {}): Promise<Fi
     broker,
     client,
     redis,
-    dump: () => dumpRedis(redis),
+    dump: (queue) => dumpRedis(redis, queue),
     async nowMs() {
       const [seconds, micros] = await redis.time();
       return Number(seconds) * 1_000 + Math.floor(Number(micros) / 1_000);

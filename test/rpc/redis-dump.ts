@@ -12,9 +12,12 @@ const VOLATILE = /:broker:[0-9a-f]+:interrupt$|:workers:(names|seen|info)$/;
 /** What sweeps note from time to time in a queue's meta, for the rates and for the end of a day. */
 const SWEEPS_OWN = new Set(["samples", "stats_day"]);
 
-/** Every key with its type and content, as latin1, in which every byte has a character of its own. */
-export async function dumpRedis(redis: Redis): Promise<Dump> {
-  const keys = (await redis.keys("*")).filter((key) => !VOLATILE.test(key)).sort();
+/**
+ * Every key, or those of one queue, with its type and content, as latin1, in which every byte has a character of its own.
+ */
+export async function dumpRedis(redis: Redis, queue?: string): Promise<Dump> {
+  const pattern = queue === undefined ? "*" : `*:{${queue}}:*`;
+  const keys = (await redis.keys(pattern)).filter((key) => !VOLATILE.test(key)).sort();
   const entries = await Promise.all(keys.map(async (key) => [key, await contentOf(redis, key)] as const));
   return Object.fromEntries(entries);
 }
