@@ -4,23 +4,49 @@
 -- Puts jobs, each as its on_conflict says when its id or its unique key is taken.
 --
 -- KEYS     all parts of the queue
--- ARGV     5 nonce of this put (an integer; job i gets nonce + i)
---          then for each job: id, spec, options: '' or JSON {priority, delay | run_at (ms), conflict: "keep" | "replace",
---          policy: as F_POLICY}
+-- ARGV     5 nonce of this put (an integer; job i gets nonce + i), 6 the jobs, packed as JOB says: id, spec, options: ''
+--          or JSON {priority, delay | run_at (ms), conflict: "keep" | "replace", policy: as F_POLICY}
 -- Returns  2 bytes for each job: 2 created, 1 kept, 0 conflict, 4 kept for its unique key, 3 conflict of unique keys; and
 --          the state of the job with that id or key. Where unique keys were taken: an array of these bytes and, for each
 --          such job in their order, the id of the job that keeps its key
 -- Publishes  nothing, to those who watch what it put; rings when a job is READY, or due before all others
 -- Twice    a job made by the same put (nonce) is answered as created, and not made again
-local STRIDE = 3
+local JOB = '>Bc0I4c0I4c0'
 local PLAIN = {}
 local CONFLICT, KEPT, CREATED, UNIQUE_CONFLICT, UNIQUE_KEPT = 0, 1, 2, 3, 4
 local nonce = tonumber(ARGV[FIRST])
-local ids = {}
-for i = FIRST + 1, #ARGV, STRIDE do
-  ids[#ids + 1] = ARGV[i]
+local ids, bytes, options_of = {}, {}, {}
+local packed_jobs, at, are_plain = ARGV[FIRST + 1], 1, not is_watched
+for n = 1, #packed_jobs do
+  if at > #packed_jobs then
+    break
+  end
+  ids[n], bytes[n], options_of[n], at = struct.unpack(JOB, packed_jobs, at)
+  are_plain = are_plain and options_of[n] == ''
 end
-load(ids)
+
+local found = read(ids)
+are_plain = are_plain and found and #ids >= PLAIN_WORTH
+for n = 1, found and #ids or 0 do
+  if found[n] then
+    are_plain = false
+    take(ids[n], found[n])
+  end
+end
+if are_plain then
+  local ready, nothing = {}, string.rep('\0', 13)
+  for n = 1, #ids do
+    local id, order = ids[n], tick('order', NOW)
+    ready[2 * n - 1], ready[2 * n] = string.format('%d', 9 * PRIORITY_STEP + order), id
+    states[2 * n - 1], specs[2 * n - 1], specs[2 * n] = id, id, bytes[n]
+    states[2 * n] = struct.pack('>BBc6I7c13I6I5', READY, 0, nothing, order, nothing, NOW, nonce + n)
+  end
+  into[READY_SET] = ready
+  counts.put = #ids
+  commit()
+  ring()
+  return string.rep(string.char(CREATED, READY), #ids)
+end
 
 -- Decides on an id that is taken: may it be put anew?
 local function conflict_of(job, mode)
@@ -61,8 +87,7 @@ end
 
 local answer, keepers = {}, nil
 for n, id in ipairs(ids) do
-  local at = FIRST + 1 + (n - 1) * STRIDE
-  local options = ARGV[at + 2] ~= '' and cjson.decode(ARGV[at + 2]) or PLAIN
+  local options = options_of[n] ~= '' and cjson.decode(options_of[n]) or PLAIN
   local existing = jobs[id]
   local verdict, state = CREATED, nil
   if not existing or existing[F_NONCE] ~= nonce + n then
@@ -77,7 +102,7 @@ for n, id in ipairs(ids) do
       keepers = keepers or { '' }
       append(keepers, keeper)
     elseif verdict == CREATED then
-      make(id, ARGV[at + 1], options, nonce + n)
+      make(id, bytes[n], options, nonce + n)
     end
   end
   answer[n] = string.char(verdict, state or jobs[id][F_STATE])

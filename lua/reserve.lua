@@ -12,8 +12,8 @@
 -- Returns  1 sum of: 1 jobs remain in READY, 2 the queue is of mode simple, so the jobs are to be pulled,
 --          2 how long until the next job is due or the next lease ends (ms, -1: nothing),
 --          3 for each job 27 bytes: claim (2; 1 for the first), attempt (4), failures (2), fence (7), lease end (6, ms),
---          put at (6, ms); behind these 2 bytes for each claim that got less because the next job has too many bytes;
---          then for each job: id, spec
+--          put at (6, ms); 4 the claims, of 2 bytes each, that got less because the next job has too many bytes;
+--          5 the ids, in the order of the jobs, with newlines between them; then for each job: spec
 -- Publishes  completion events of jobs that expired, ends of leases; rings while jobs remain
 -- Twice    a call of the same number gets the same jobs again, as far as their leases still run
 local caller, number = ARGV[FIRST], ARGV[FIRST + 1]
@@ -25,35 +25,45 @@ local MAX_BYTES = 3.5 * 1024 * 1024
 -- A call looks at so many jobs beyond those it was asked for: for each that it finds without a free slot, and holds.
 local HOLD_BATCH = 200
 
-local taken = {} -- {claim, id, spec} in the order of handing out
+-- In the order of handing out: ids, specs, what is answered of each, its claim, packed; fences grow by one each.
+local taken, specs_taken, answers, claims, first_fence = {}, {}, {}, {}, nil
 local outgrown = {} -- claims for which the next job had too many bytes, packed
 
 local last = call('HGET', META, LAST_CALL)
 last = last and cmsgpack.unpack(last)
+local function answer_of(job)
+  return struct.pack('>I4I2I7I6I6', job[F_ATTEMPT], job[F_FAILURES], job[F_FENCE], job[F_AT], job[F_PUT_AT])
+end
+
 if last and last[1] == number then
+  -- {number, time, fence of the first job, their claims, their ids}
   local ids = {}
-  for i = 3, #last, 3 do
-    ids[#ids + 1] = last[i + 1]
+  for id in string.gmatch(last[5], '[^\n]+') do
+    ids[#ids + 1] = id
   end
   load(ids)
-  for i = 3, #last, 3 do
-    local job = jobs[last[i + 1]]
-    if job and job[F_STATE] == RESERVED and job[F_FENCE] == last[i + 2] and lease_runs(job) then
-      taken[#taken + 1] = { last[i], last[i + 1], call('HGET', SPEC, last[i + 1]) or '' }
+  for i, id in ipairs(ids) do
+    local job = jobs[id]
+    if job and job[F_STATE] == RESERVED and job[F_FENCE] == last[3] + i - 1 and lease_runs(job) then
+      local n = #taken + 1
+      taken[n], specs_taken[n] = id, call('HGET', SPEC, id) or ''
+      answers[n] = string.sub(last[4], 2 * i - 1, 2 * i) .. answer_of(job)
     end
   end
 else
   move_due()
-  local record = { number, NOW }
 
   local claim, left = 0, 0
   local position = FIRST + 2 - STRIDE
   local lease, worker, budget, takes_any
+  -- What all plain jobs of the claim share: a score, and pieces of their records.
+  local claim_bytes, lease_score, lease_end, used
   local function next_claim()
     repeat
       claim, position = claim + 1, position + STRIDE
       left = tonumber(ARGV[position] or -1)
     until left ~= 0
+    claim_bytes, used = struct.pack('>I2', claim), nil
     lease, worker = tonumber(ARGV[position + 1] or 0), ARGV[position + 2]
     budget = tonumber(ARGV[position + 4] or '')
     takes_any = budget and budget < 0
@@ -65,7 +75,7 @@ else
   local bytes, is_full = 0, false
   -- A claim whose bytes don't suffice gets no more, so that nothing overtakes the job that it cannot have.
   local function outgrow()
-    outgrown[#outgrown + 1] = struct.pack('>I2', claim)
+    outgrown[#outgrown + 1] = claim_bytes
     wanted = wanted - left
     next_claim()
   end
@@ -78,31 +88,59 @@ else
     return not is_full
   end
 
-  local function hand_out(id, job, spec)
+  local NO_ATTEMPT, FIRST_ATTEMPT, FIRST_BYTE = string.rep('\0', 6), '\0\0\0\1\0\0', string.char(RESERVED_BYTE)
+  local reserved, leaving = {}, {}
+  -- `packed`: the record of a plain job, which needs no `job`.
+  local function hand_out(id, job, spec, packed)
     bytes = bytes + #spec
     if budget then
       budget, takes_any = math.max(0, budget - #spec), false
     end
-    local policy = job[F_UNPACKED]
-    local run_timeout = policy and policy[P_RUN_TIMEOUT]
-    local ms = lease > 0 and lease or policy and policy[P_LEASE] or setting('lease')
-    job[F_ATTEMPT] = job[F_ATTEMPT] + 1
-    job[F_FENCE] = tick('order', NOW)
-    job[F_WORKER] = worker
-    job[F_RESERVED_AT] = NOW
-    job[F_RELEASED] = 0
-    job[F_FINISHED_AT] = 0
-    -- Setting a field that is not there to nil would make it.
-    if job[F_HOLDER] then
-      job[F_HOLDER] = nil
+    local fence = tick('order', NOW)
+    first_fence = first_fence or fence
+    local n = #taken + 1
+    taken[n], specs_taken[n], claims[n] = id, spec, claim_bytes
+    if packed then
+      if not used then
+        local ends = NOW + (lease > 0 and lease or setting('lease'))
+        lease_score, lease_end = string.format('%d', ends), struct.pack('>I6', ends)
+        used = struct.pack('>I6BBI6Bc0', NOW, 0, 0, 0, #worker, worker)
+        note_head(RESERVED_SET, ends)
+      end
+      local fence_bytes = struct.pack('>I7', fence)
+      local m = #reserved
+      reserved[m + 1], reserved[m + 2] = lease_score, id
+      states[m + 1] = id
+      states[m + 2] = FIRST_BYTE
+        .. string.sub(packed, AT_PRIORITY, AT_PRIORITY)
+        .. FIRST_ATTEMPT
+        .. string.sub(packed, AT_ORDER, AT_AT - 1)
+        .. lease_end
+        .. fence_bytes
+        .. string.sub(packed, AT_PUT_AT)
+        .. used
+      leaving[m / 2 + 1] = id
+      answers[n] = claim_bytes .. FIRST_ATTEMPT .. fence_bytes .. lease_end .. string.sub(packed, AT_PUT_AT, AT_PUT_AT + 5)
+    else
+      local policy = job[F_UNPACKED]
+      local run_timeout = policy and policy[P_RUN_TIMEOUT]
+      local ms = lease > 0 and lease or policy and policy[P_LEASE] or setting('lease')
+      job[F_ATTEMPT] = job[F_ATTEMPT] + 1
+      job[F_FENCE] = fence
+      job[F_WORKER] = worker
+      job[F_RESERVED_AT] = NOW
+      job[F_RELEASED] = 0
+      job[F_FINISHED_AT] = 0
+      -- Setting a field that is not there to nil would make it.
+      if job[F_HOLDER] then
+        job[F_HOLDER] = nil
+      end
+      if job[F_PROGRESS] then
+        job[F_PROGRESS] = nil
+      end
+      move(id, RESERVED, NOW + (run_timeout and math.min(ms, run_timeout) or ms), 'reserve')
+      answers[n] = claim_bytes .. answer_of(job)
     end
-    if job[F_PROGRESS] then
-      job[F_PROGRESS] = nil
-    end
-    move(id, RESERVED, NOW + (run_timeout and math.min(ms, run_timeout) or ms), 'reserve')
-    taken[#taken + 1] = { claim, id, spec }
-    local n = #record
-    record[n + 1], record[n + 2], record[n + 3] = claim, id, job[F_FENCE]
     left = left - 1
     if left == 0 then
       next_claim()
@@ -115,8 +153,21 @@ else
   end
 
   -- READY jobs are handed out, held for want of a slot, or buried because nobody came for them in time.
-  local aside = 0
-  local function try(id, spec)
+  local aside, takes_plain = 0, false
+  local function try(id, spec, packed)
+    if packed then
+      local is_plain = takes_plain
+        and #packed == FRESH_BYTES
+        and string.byte(packed) == READY
+        and string.sub(packed, AT_ATTEMPT, AT_ORDER - 1) == NO_ATTEMPT
+      if is_plain and spec then
+        if fits(spec) then
+          hand_out(id, nil, spec, packed)
+        end
+        return
+      end
+      take(id, packed)
+    end
     local job = jobs[id]
     local expires_in = job and job[F_ATTEMPT] == 0 and policy_of(job, P_EXPIRES_IN)
     if not job or job[F_STATE] ~= READY or not spec then
@@ -137,27 +188,32 @@ else
       wanted = wanted + tonumber(ARGV[i])
     end
   end
-  local seen, most = 0, wanted + HOLD_BATCH
+  takes_plain = wanted >= PLAIN_WORTH and not is_watched
+  local seen, tried, most = 0, 0, wanted + HOLD_BATCH
   local is_empty = wanted == 0
   while not is_empty and not is_full and #taken < wanted and seen < most do
     local asked = math.min(wanted - #taken, most - seen)
     -- What was set aside has left already; the rest stays until the commit.
     local ids = call('ZRANGE', READY_SET, seen - aside, seen - aside + asked - 1)
-    load(ids)
+    local records = read(ids)
     -- Read in pieces that grow with what is handed out, so that not much more is read: the specs of jobs that are held
     -- instead are read for nothing.
     local specs_read = {}
     for i, id in ipairs(ids) do
       if specs_read[i] == nil then
         local piece = math.min(4 + 3 * #taken, 1000)
-        local read = call('HMGET', SPEC, unpack(ids, i, math.min(i + piece - 1, #ids)))
-        for n = 1, #read do
-          specs_read[i + n - 1] = read[n]
+        local specs = call('HMGET', SPEC, unpack(ids, i, math.min(i + piece - 1, #ids)))
+        for n = 1, #specs do
+          specs_read[i + n - 1] = specs[n]
         end
       end
-      try(id, specs_read[i])
+      try(id, specs_read[i], records and records[i])
       -- The claims may be at their end before these are, where their bytes were.
-      if is_full or left < 0 then
+      if is_full then
+        break
+      end
+      tried = tried + 1
+      if left < 0 then
         break
       end
     end
@@ -230,8 +286,18 @@ else
     end
   end
 
+  if #leaving > 0 then
+    into[RESERVED_SET] = reserved
+    -- Where all that stood at the head of READY has been handed out, it leaves as one range.
+    if #leaving == tried and aside == 0 then
+      call('ZREMRANGEBYRANK', READY_SET, 0, tried - 1)
+    else
+      out[READY_SET] = leaving
+    end
+  end
   commit()
-  if #record > 2 then
+  if first_fence then
+    local record = { number, NOW, first_fence, table.concat(claims), table.concat(taken, '\n') }
     call('HSET', META, LAST_CALL, cmsgpack.pack(record))
   end
 end
@@ -241,14 +307,9 @@ if remain then
   ring()
 end
 
-local answer, n = { (remain and 1 or 0) + (settings.mode == 'simple' and 2 or 0), next_due(), '' }, 3
-local numbers = {}
-for i, entry in ipairs(taken) do
-  local job = jobs[entry[2]]
-  numbers[i] =
-    struct.pack('>I2I4I2I7I6I6', entry[1], job[F_ATTEMPT], job[F_FAILURES], job[F_FENCE], job[F_AT], job[F_PUT_AT])
-  answer[n + 1], answer[n + 2] = entry[2], entry[3]
-  n = n + 2
+local flags = (remain and 1 or 0) + (settings.mode == 'simple' and 2 or 0)
+local answer = { flags, next_due(), table.concat(answers), table.concat(outgrown), table.concat(taken, '\n') }
+for i = 1, #specs_taken do
+  answer[5 + i] = specs_taken[i]
 end
-answer[3] = table.concat(numbers) .. table.concat(outgrown)
 return answer

@@ -5,9 +5,9 @@
 -- for again (lib/due.lua).
 local heads = {}
 
-local report_aside, set_aside, load_members, commit
+local note_head, report_aside, set_aside, load_members, commit
 do
-  local function note_head(set, at)
+  function note_head(set, at)
     local head = heads[set]
     if head == false or (head and at < head) then
       heads[set] = at
@@ -15,9 +15,8 @@ do
   end
 
   local function write_changes()
-    local into, states = {}, {}
-    local ready, waiting = false, nil
-    local n = 0
+    local waiting = nil
+    local n = #states
     for i = 1, changes do
       local id = changed[i]
       local job = jobs[id]
@@ -37,9 +36,7 @@ do
         end
         local length = #list
         list[length + 1], list[length + 2] = score_of(job), member
-        if set == READY_SET then
-          ready = true
-        elseif set == RESERVED_SET then
+        if set == RESERVED_SET then
           note_head(set, job[F_AT])
         elseif set == SCHEDULED_SET or set == RETRYING_SET then
           note_head(set, job[F_AT])
@@ -48,6 +45,7 @@ do
         end
       end
     end
+    local ready = into[READY_SET] ~= nil
     for set, members in pairs(out) do
       heads[set] = nil
       call_in_pieces('ZREM', set, members, 1)
@@ -74,7 +72,8 @@ do
     for i = 1, #messages, 2 do
       call('PUBLISH', messages[i], messages[i + 1])
     end
-    changed, changes, out, specs, results, gone, results_gone, messages = {}, 0, {}, {}, {}, {}, {}, {}
+    changed, changes, into, out, states = {}, 0, {}, {}, {}
+    specs, results, gone, results_gone, messages = {}, {}, {}, {}, {}
 
     if not ready and waiting then
       for _, set in ipairs({ SCHEDULED_SET, RETRYING_SET }) do

@@ -32,7 +32,8 @@ local jobs = {} -- id → job, or false when there is none
 local unreadable = {} -- id → bytes that are no job
 local changed, changes = {}, 0 -- ids, in the order of their first change
 -- Lists of arguments for the commit, made as the changes are: appending to a list is much cheaper than to a table by id.
-local out = {} -- set → members to be removed
+local into, out = {}, {} -- set → score, member, score, member … to be added; set → members to be removed
+local states = {} -- id, record, id, record …
 local specs, results, gone, results_gone = {}, {}, {}, {}
 local messages = {} -- channel, text, channel, text …
 
@@ -73,26 +74,47 @@ local function score_of(job)
   return string.format('%d', job[F_AT])
 end
 
--- Reads the jobs of these ids which this script has not read yet.
-local function load(ids)
-  local missing = {}
+-- Takes the record of a job.
+local function take(id, packed)
+  local job = decode(packed)
+  jobs[id] = job or false
+  if not job then
+    unreadable[id] = packed
+  end
+end
+
+-- Reads the jobs of these ids which this script has not read yet. Returns the records of all ids, unless one of them
+-- had been read or stands there twice; they are taken only when asked to.
+local function read(ids)
+  local missing, n = {}, 0
   for i = 1, #ids do
     local id = ids[i]
     if jobs[id] == nil then
-      missing[#missing + 1] = id
+      n = n + 1
+      missing[n] = id
       jobs[id] = false
     end
   end
-  if #missing > 0 then
-    local packed = get_many(STATE, missing)
-    for i = 1, #missing do
-      if packed[i] then
-        local job = decode(packed[i])
-        jobs[missing[i]] = job or false
-        if not job then
-          unreadable[missing[i]] = packed[i]
-        end
-      end
+  if n == 0 then
+    return nil
+  end
+  local packed = get_many(STATE, missing)
+  if n == #ids then
+    return packed
+  end
+  for i = 1, n do
+    if packed[i] then
+      take(missing[i], packed[i])
+    end
+  end
+  return nil
+end
+
+local function load(ids)
+  local packed = read(ids) or {}
+  for i = 1, #packed do
+    if packed[i] then
+      take(ids[i], packed[i])
     end
   end
 end

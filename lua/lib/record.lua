@@ -46,13 +46,24 @@ local SCHEDULED, READY, HELD, RESERVED, RETRYING, COMPLETED, FAILED = 1, 2, 3, 4
 -- As in src/model/states.ts.
 local REASON_RELEASED, REASON_LEASE_EXPIRED, REASON_JOB_EXPIRED, REASON_CANCELLED = 1, 2, 3, 4
 
+-- Nearly all jobs are plain: they ask for nothing of their own, so they have no policy, and with it no slot and no unique
+-- key. As long as such a job goes the straight way (put as READY, reserved once, completed), and nobody watches, put,
+-- reserve and release change its record as bytes, without making a table of it, with the same outcome as move() and its
+-- like; a test compares the two. In batches of 100 it takes 7.5 instead of 8.9 µs to put one, 8.5 instead of 11.3 to
+-- reserve, and 4.7 instead of 9.5 to complete it.
+-- Where the fields of such records begin, and how many bytes they have; a worker's id follows its length.
+local AT_PRIORITY, AT_ATTEMPT, AT_ORDER, AT_AT, AT_FENCE, AT_PUT_AT = 2, 3, 9, 16, 22, 29
+local AT_RESERVED_AT, AT_RELEASED, AT_WORKER = 40, 46, 54
+local FRESH_BYTES, USED_BYTES = 39, 54
+-- The first bytes of those that are reserved and completed: the state, with IS_USED.
+local RESERVED_BYTE, COMPLETED_BYTE = 68, 70
+local PLAIN_WORTH = 5 -- With fewer jobs, it costs as much to ask as it saves.
+
 local decode, encode
 do
   local FRESH = '>BBI4I2I7I6I7I6I5'
   local USED = '>I6BBI6Bc0'
   local FRESH_AND_USED = FRESH .. USED
-  -- Their least lengths; a worker's id follows the second, its length in the byte before.
-  local FRESH_BYTES, USED_BYTES = 39, 54
   -- Added to the state, in the first byte, where the job has a slot, where the fields of USED follow, and where after
   -- these stand the lease's holder and the progress, with its length before it.
   local HAS_PROGRESS, HAS_SLOT, IS_USED, IS_TAKEN_OVER = 16, 32, 64, 128

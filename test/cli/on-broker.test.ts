@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BatonClient } from "../../src/client/index.ts";
 import { startBroker, type TestBroker } from "../support/broker.ts";
+import { isAlive } from "../support/processes.ts";
 import { until, within } from "../support/wait.ts";
 import { cli, type RunOptions, startCli } from "./run-cli.ts";
 
@@ -294,12 +295,3 @@ describe("baton serve", () => {
     expect(stderr).toMatch(/^baton: cannot listen on .*: another program does already/m);
   });
 });
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -12,6 +12,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type EmbeddedRedis, startEmbeddedRedis } from "../../src/store/embedded.ts";
 import { versionComplaint } from "../../src/store/embedded-binary.ts";
 import { askRedis, infoField } from "../../src/store/embedded-probe.ts";
+import { isAlive } from "../support/processes.ts";
 import { redisServerBinary } from "../support/redis.ts";
 import { until, within } from "../support/wait.ts";
 
@@ -80,24 +81,6 @@ async function ask(socketPath: string, command: string): Promise<string> {
 
 const set = (redis: { socketPath?: string }, value: string) => ask(redis.socketPath ?? "", `SET key ${value}`);
 const get = (redis: { socketPath?: string }) => ask(redis.socketPath ?? "", "GET key");
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-  // A process that has ended but that nobody waited for is as good as gone.
-  return !/^State:\s+Z/m.test(statusOf(pid));
-}
-
-function statusOf(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/status`, "utf8");
-  } catch {
-    return "";
-  }
-}
 
 const gone = (pid: number | undefined) =>
   until(() => pid !== undefined && !isAlive(pid), { what: `process ${pid} to end` });
