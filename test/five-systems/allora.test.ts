@@ -7,10 +7,10 @@ import { startBrokerProcess } from "../e2e/broker-process.ts";
 import { at, days, expectBadRequest, hours, ms, startFixture } from "../rpc/fixture.ts";
 import { QueueClient } from "../rpc/queue-client.ts";
 import { RawClient } from "../rpc/raw-client.ts";
-import { dumpRedis } from "../rpc/redis-dump.ts";
 import { type RequestOf, ServiceClient } from "../rpc/service-client.ts";
 import { startBroker } from "../support/broker.ts";
 import { startRedis } from "../support/redis.ts";
+import { dumpRedis } from "../support/redis-dump.ts";
 import { until } from "../support/wait.ts";
 import { COMPLETED, idsOf, Room, text } from "./support.ts";
 
