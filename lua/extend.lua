@@ -59,7 +59,7 @@ for n, id in ipairs(ids) do
   end
   answer[#answer + 1] = ends
   if takes then
-    answer[#answer + 1] = call('HSTRLEN', SPEC, id)
+    answer[#answer + 1] = math.max(0, call('HSTRLEN', SPEC, id) - HEAD_BYTES)
   end
 end
 commit()

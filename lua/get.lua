@@ -16,4 +16,4 @@ local job = jobs[id]
 if not job or is_over(job) then
   return false
 end
-return view_of(job, call('HGET', SPEC, id) or '', call('HGET', RESULT, id))
+return view_of(id, job, call('HGET', SPEC, id) or '', call('HGET', RESULT, id))

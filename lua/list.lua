@@ -12,7 +12,7 @@ local after_score, after = ARGV[FIRST + 2], ARGV[FIRST + 3]
 local set = SET_OF[state]
 -- As reserve: an answer fits into 4 MiB, but always one job.
 local MAX_BYTES = 3.5 * 1024 * 1024
-local JOB_BYTES = 150
+local JOB_BYTES = 280
 local V_CONCURRENCY, V_UNIQUE = 12, 14
 
 if move_due() then
@@ -57,9 +57,9 @@ for i = 1, #members, 2 do
   local id = load_members(set, state, { member })[1]
   if id then
     local spec, result = call('HGET', SPEC, id) or '', call('HGET', RESULT, id)
-    local view = view_of(jobs[id], spec, result)
-    -- What a job has beside its spec: times and counts, worker and keys.
-    bytes = bytes + #spec + #(result or '') + JOB_BYTES + #jobs[id][F_WORKER] + #view[V_CONCURRENCY] + #view[V_UNIQUE]
+    local view = view_of(id, jobs[id], spec, result)
+    -- What a job has beside its spec: queue, id, times and counts, worker and keys.
+    bytes = bytes + #spec + #id + #(result or '') + JOB_BYTES + #jobs[id][F_WORKER] + #view[V_CONCURRENCY] + #view[V_UNIQUE]
     if bytes > MAX_BYTES and #answer > 2 then
       break
     end

@@ -4,14 +4,13 @@
 -- Puts jobs, each as its on_conflict says when its id or its unique key is taken.
 --
 -- KEYS     all parts of the queue
--- ARGV     5 nonce of this put (an integer; job i gets nonce + i), 6 the jobs, packed as JOB says: id, spec, options: ''
+-- ARGV     5 nonce of this put (an integer; job i gets nonce + i), 6 the jobs, packed as lib/job.lua's JOB says: id, spec, options: ''
 --          or JSON {priority, delay | run_at (ms), conflict: "keep" | "replace", policy: as F_POLICY}
 -- Returns  2 bytes for each job: 2 created, 1 kept, 0 conflict, 4 kept for its unique key, 3 conflict of unique keys; and
 --          the state of the job with that id or key. Where unique keys were taken: an array of these bytes and, for each
 --          such job in their order, the id of the job that keeps its key
 -- Publishes  nothing, to those who watch what it put; rings when a job is READY, or due before all others
 -- Twice    a job made by the same put (nonce) is answered as created, and not made again
-local JOB = '>Bc0I4c0I4c0'
 local PLAIN = {}
 local CONFLICT, KEPT, CREATED, UNIQUE_CONFLICT, UNIQUE_KEPT = 0, 1, 2, 3, 4
 local nonce = tonumber(ARGV[FIRST])
@@ -25,21 +24,19 @@ for n = 1, #packed_jobs do
   are_plain = are_plain and options_of[n] == ''
 end
 
-local found = read(ids)
-are_plain = are_plain and found and #ids >= PLAIN_WORTH
-for n = 1, found and #ids or 0 do
-  if found[n] then
-    are_plain = false
-    take(ids[n], found[n])
+local records = read(ids)
+if records then
+  take_all(ids, records)
+  for n = 1, #ids do
+    are_plain = are_plain and not records[n] and not jobs[ids[n]]
   end
 end
-if are_plain then
-  local ready, nothing = {}, string.rep('\0', 13)
+if records and are_plain and #ids >= PLAIN_WORTH then
+  local ready = {}
   for n = 1, #ids do
     local id, order = ids[n], tick('order', NOW)
     ready[2 * n - 1], ready[2 * n] = string.format('%d', 9 * PRIORITY_STEP + order), id
-    states[2 * n - 1], specs[2 * n - 1], specs[2 * n] = id, id, bytes[n]
-    states[2 * n] = struct.pack('>BBc6I7c13I6I5', READY, 0, nothing, order, nothing, NOW, nonce + n)
+    specs[2 * n - 1], specs[2 * n] = id, struct.pack(HEAD, 0, order, NOW, nonce + n) .. bytes[n]
   end
   into[READY_SET] = ready
   counts.put = #ids

@@ -152,8 +152,8 @@ for n, id in ipairs(ids) do
       )
     end
   else
-    if packed then
-      take(id, packed)
+    if records then
+      take_all({ id }, { packed })
     end
     local job = jobs[id]
     if fence == 0 then

@@ -13,7 +13,7 @@
 --          2 how long until the next job is due or the next lease ends (ms, -1: nothing),
 --          3 for each job 27 bytes: claim (2; 1 for the first), attempt (4), failures (2), fence (7), lease end (6, ms),
 --          put at (6, ms); 4 the claims, of 2 bytes each, that got less because the next job has too many bytes;
---          5 the ids, in the order of the jobs, with newlines between them; then for each job: spec
+--          5 the ids, in the order of the jobs, with newlines between them; then for each job: its spec, with its head
 -- Publishes  completion events of jobs that expired, ends of leases; rings while jobs remain
 -- Twice    a call of the same number gets the same jobs again, as far as their leases still run
 local caller, number = ARGV[FIRST], ARGV[FIRST + 1]
@@ -22,6 +22,8 @@ local STRIDE = 5
 -- One call hands out no more bytes than this, but always one job: an answer then fits into the 4 MiB that gRPC clients
 -- accept by default, and a broker's memory is bounded by its calls.
 local MAX_BYTES = 3.5 * 1024 * 1024
+-- What each job has in the answer beside its spec and id, and beside its lease: the queue's name.
+local QUEUE_BYTES = 136
 -- A call looks at so many jobs beyond those it was asked for: for each that it finds without a free slot, and holds.
 local HOLD_BATCH = 200
 
@@ -81,26 +83,28 @@ else
   end
 
   local function fits(spec)
-    while budget and #spec > budget and not takes_any do
+    local size = #spec - HEAD_BYTES
+    while budget and size > budget and not takes_any do
       outgrow()
     end
-    is_full = left < 0 or (bytes + #spec > MAX_BYTES and #taken > 0)
+    is_full = left < 0 or (bytes + size > MAX_BYTES and #taken > 0)
     return not is_full
   end
 
-  local NO_ATTEMPT, FIRST_ATTEMPT, FIRST_BYTE = string.rep('\0', 6), '\0\0\0\1\0\0', string.char(RESERVED_BYTE)
+  local FIRST_ATTEMPT, FIRST_BYTE = '\0\0\0\1\0\0', string.char(RESERVED_BYTE)
   local reserved, leaving = {}, {}
-  -- `packed`: the record of a plain job, which needs no `job`.
-  local function hand_out(id, job, spec, packed)
-    bytes = bytes + #spec
+  -- Of a plain job, no `job` is needed.
+  local function hand_out(id, job, spec)
+    local size = #spec - HEAD_BYTES
+    bytes = bytes + size + #id + QUEUE_BYTES
     if budget then
-      budget, takes_any = math.max(0, budget - #spec), false
+      budget, takes_any = math.max(0, budget - size), false
     end
     local fence = tick('order', NOW)
     first_fence = first_fence or fence
     local n = #taken + 1
     taken[n], specs_taken[n], claims[n] = id, spec, claim_bytes
-    if packed then
+    if not job then
       if not used then
         local ends = NOW + (lease > 0 and lease or setting('lease'))
         lease_score, lease_end = string.format('%d', ends), struct.pack('>I6', ends)
@@ -112,15 +116,15 @@ else
       reserved[m + 1], reserved[m + 2] = lease_score, id
       states[m + 1] = id
       states[m + 2] = FIRST_BYTE
-        .. string.sub(packed, AT_PRIORITY, AT_PRIORITY)
+        .. string.sub(spec, 1, 1)
         .. FIRST_ATTEMPT
-        .. string.sub(packed, AT_ORDER, AT_AT - 1)
+        .. string.sub(spec, 2, 8)
         .. lease_end
         .. fence_bytes
-        .. string.sub(packed, AT_PUT_AT)
+        .. string.sub(spec, 9, HEAD_BYTES)
         .. used
       leaving[m / 2 + 1] = id
-      answers[n] = claim_bytes .. FIRST_ATTEMPT .. fence_bytes .. lease_end .. string.sub(packed, AT_PUT_AT, AT_PUT_AT + 5)
+      answers[n] = claim_bytes .. FIRST_ATTEMPT .. fence_bytes .. lease_end .. string.sub(spec, 9, 14)
     else
       local policy = job[F_UNPACKED]
       local run_timeout = policy and policy[P_RUN_TIMEOUT]
@@ -154,19 +158,17 @@ else
 
   -- READY jobs are handed out, held for want of a slot, or buried because nobody came for them in time.
   local aside, takes_plain = 0, false
-  local function try(id, spec, packed)
-    if packed then
-      local is_plain = takes_plain
-        and #packed == FRESH_BYTES
-        and string.byte(packed) == READY
-        and string.sub(packed, AT_ATTEMPT, AT_ORDER - 1) == NO_ATTEMPT
-      if is_plain and spec then
+  local function try(id, spec, record)
+    if record then
+      take(id, record)
+    elseif record == false and spec then
+      if takes_plain then
         if fits(spec) then
-          hand_out(id, nil, spec, packed)
+          hand_out(id, nil, spec)
         end
         return
       end
-      take(id, packed)
+      jobs[id] = fresh_of(spec) or false
     end
     local job = jobs[id]
     local expires_in = job and job[F_ATTEMPT] == 0 and policy_of(job, P_EXPIRES_IN)
@@ -261,7 +263,7 @@ else
       -- Else an earlier claim has taken it.
       if job[F_STATE] == state then
         local spec = finds_slot(job) and call('HGET', SPEC, id)
-        if spec and budget and #spec > budget and not takes_any then
+        if spec and budget and #spec - HEAD_BYTES > budget and not takes_any then
           -- The next claim may not want what is due so late.
           outgrow()
         elseif spec and fits(spec) then

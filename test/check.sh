@@ -37,7 +37,19 @@ compatible_with() {
 
 arrows() { depcruise --no-progress --config test/dependency-cruiser.cjs src; }
 generated() { vitest run --config test/vitest.config.ts test/gen.test.ts; }
-shell_syntax() { for script in src/setup.sh test/setup.sh test/check.sh .ci/run; do sh -n "$script" || return 1; done; }
+
+shell_syntax() {
+  for script in src/setup.sh test/setup.sh test/check.sh bench/install.sh bench/install-go.sh .ci/run; do
+    sh -n "$script" || return 1
+  done
+}
+
+# The bench's clients in Go are checked only where Go is, and what they import: a check downloads nothing.
+GO_CLIENTS=bench/systems/go
+go_offline() { (cd $GO_CLIENTS && PATH=$PATH:/usr/local/go/bin GOPROXY=off GOTOOLCHAIN=local "$@"); }
+have_go_modules() { go_offline go list -deps ./... >/dev/null 2>&1; }
+go_format() { unformatted=$(go_offline gofmt -l .) && [ -z "$unformatted" ] || { echo "$unformatted" && return 1; }; }
+go_vet() { go_offline go vet ./...; }
 
 check "code style (biome)" biome ci --colors=off --max-diagnostics=100 .
 check "types (tsc)" tsc -p .
@@ -51,6 +63,12 @@ else
 fi
 check "generated code is current" generated
 check "shell scripts parse" shell_syntax
+if have_go_modules; then
+  check "the bench's clients in Go, their format (gofmt)" go_format
+  check "the bench's clients in Go, what is suspicious in them (go vet)" go_vet
+else
+  echo "      no Go here, or not the modules of the bench's clients (gofmt, go vet)"
+fi
 
 echo "checks: $passed ok, $failed failed"
 [ "$failed" -eq 0 ]

@@ -4,18 +4,22 @@ import { readFileSync } from "node:fs";
 /** The kernel counts in ticks of 10 ms (USER_HZ is 100 on every architecture that Node runs on). */
 const MICROSECONDS_PER_TICK = 10_000;
 
-export type CpuMeter<Name extends string> = {
+/** Name → process; what there is not is left out, or undefined. */
+export type Pids = Readonly<Record<string, number | undefined>>;
+
+export type CpuMeter<P extends Pids> = {
   /** What each process has used since the meter was made, per item, in µs. */
-  perItem(items: number): Record<Name, number>;
+  perItem(items: number): { readonly [Name in keyof P]: P[Name] };
 };
 
-export function meterCpu<Name extends string>(pids: Readonly<Record<Name, number>>): CpuMeter<Name> {
-  const names = Object.keys(pids) as Name[];
-  const before = new Map(names.map((name) => [name, cpuMicroseconds(pids[name])]));
+export function meterCpu<P extends Pids>(pids: P): CpuMeter<P> {
+  const used = () =>
+    Object.entries(pids).flatMap(([name, pid]) => (pid === undefined ? [] : [[name, cpuMicroseconds(pid)] as const]));
+  const before = new Map(used());
   return {
     perItem(items) {
-      const used = names.map((name) => [name, (cpuMicroseconds(pids[name]) - (before.get(name) ?? 0)) / items]);
-      return Object.fromEntries(used) as Record<Name, number>;
+      const each = used().map(([name, now]) => [name, (now - (before.get(name) ?? 0)) / items]);
+      return Object.fromEntries(each) as { readonly [Name in keyof P]: P[Name] };
     },
   };
 }

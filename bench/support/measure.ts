@@ -1,19 +1,21 @@
-/** Runs one workload: sets its stage, runs its process, and clears everything away, also when it is interrupted. */
+/** Runs one of Baton's own workloads: sets its stage, runs its process, and clears everything away, also when it is interrupted. */
 import { once } from "node:events";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { startRedis } from "../../test/support/redis.ts";
-import { WORKLOADS } from "../workloads.ts";
 import { end, launch, startServerProcess } from "./node-process.ts";
-import type { BenchOptions } from "./options.ts";
 import type { Figure, Stage } from "./workload.ts";
 
 export type Measured = { readonly name: string; readonly title: string; readonly figures: readonly Figure[] };
 
+export type MeasureOptions = {
+  readonly short: boolean;
+  readonly profileFolder?: string | undefined;
+  readonly signal: AbortSignal;
+};
+
 const WORKLOAD_WITHIN_MS = 10 * 60_000;
 
-export async function measure(name: string, options: BenchOptions, signal: AbortSignal): Promise<Measured> {
-  const profileFolder = options.profileFolder && resolve(options.profileFolder, name);
-  if (!WORKLOADS[name]) throw new Error(`there is no workload ${name}`);
+export async function measure(name: string, { short, profileFolder, signal }: MeasureOptions): Promise<Measured> {
   const redis = await startRedis({ appendonly: true, appendfsync: "everysec" });
   try {
     signal.throwIfAborted();
@@ -25,7 +27,6 @@ export async function measure(name: string, options: BenchOptions, signal: Abort
     try {
       const { address, pid } = broker;
       const { socketPath } = redis;
-      const { short } = options;
       const stage: Stage = { broker: { address, pid }, redis: { socketPath, pid: redis.pid }, short };
       return { name, ...(await runWorkload(name, stage, profileFolder, signal)) };
     } catch (error) {

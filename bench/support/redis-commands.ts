@@ -4,6 +4,7 @@ import { Redis } from "ioredis";
 export type RedisCommands = {
   /** Removes all jobs, so that each round begins with the same Redis. */
   clear(): Promise<void>;
+  /** Of what it holds. */
   usedBytes(): Promise<number>;
   /** How many clients Redis has; this one is among them. */
   connections(): Promise<number>;
@@ -28,9 +29,14 @@ export function redisCommands(socketPath: string): RedisCommands {
       await redis.flushall("SYNC");
     },
     async usedBytes() {
-      const used = /^used_memory:(\d+)/m.exec(await redis.info("memory"))?.[1];
-      if (used === undefined) throw new Error("Redis does not say how much memory it uses");
-      return Number(used);
+      const memory = await redis.info("memory");
+      const bytes = (name: string) => {
+        const value = new RegExp(`^${name}:(\\d+)`, "m").exec(memory)?.[1];
+        if (value === undefined) throw new Error(`Redis does not say its ${name}`);
+        return Number(value);
+      };
+      // What is on its way, from clients and to the disk, does not stay.
+      return bytes("used_memory") - bytes("mem_clients_normal") - bytes("mem_aof_buffer");
     },
     async connections() {
       const list = String(await redis.client("LIST"));

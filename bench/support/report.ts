@@ -22,19 +22,20 @@ function line({ name, unit, rounds, goal }: Figure): string {
   return columns.join(" ").trimEnd();
 }
 
-function verdict(value: number, goal: Goal, show: (value: number) => string): string {
-  const isMet = isReached(value, goal);
+export function verdict(value: number, goal: Goal, show: (value: number) => string): string {
+  const isMet = "atLeast" in goal ? value >= goal.atLeast : value <= goal.atMost;
   const wanted = "atLeast" in goal ? `at least ${show(goal.atLeast)}` : `at most ${show(goal.atMost)}`;
   return `goal: ${wanted}: ${isMet ? "reached" : "MISSED"}`;
 }
 
-export function isReached(value: number, goal: Goal): boolean {
-  return "atLeast" in goal ? value >= goal.atLeast : value <= goal.atMost;
+/** Of all that is measured here, only speeds and ratios are better when they are greater. */
+export function isLessBetter(unit: Unit): boolean {
+  return unit !== "jobs/s" && unit !== "ratio";
 }
 
-function shown(value: number, unit: Unit): string {
+/** A value as people read it, without its unit. */
+export function shown(value: number, unit: Unit): string {
   switch (unit) {
-    case "calls/s":
     case "jobs/s":
     case "bytes/job":
     case "bytes/stream":
@@ -45,7 +46,6 @@ function shown(value: number, unit: Unit): string {
       return value.toFixed(2);
     case "calls":
     case "% of a core":
-    case "µs/call":
     case "µs/job":
       return value.toFixed(1);
   }

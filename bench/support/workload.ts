@@ -9,11 +9,9 @@ export type Stage = {
 };
 
 export type Unit =
-  | "calls/s"
   | "jobs/s"
   | "ratio"
   | "ms"
-  | "µs/call"
   | "µs/job"
   | "bytes/job"
   | "bytes/stream"

@@ -27,8 +27,11 @@ do
           leave(before, job[F_WAS_MEMBER])
         end
         job[F_WAS_SET], job[F_WAS_MEMBER] = nil, nil
-        n = n + 2
-        states[n - 1], states[n] = id, encode(job)
+        local is_fresh = before == false and set == READY_SET and job[F_POLICY] == ''
+        if not is_fresh or unreadable[id] then
+          n = n + 2
+          states[n - 1], states[n] = id, encode(job)
+        end
         local list = into[set]
         if not list then
           list = {}
@@ -103,7 +106,12 @@ do
     call('ZREM', set, member)
     if not job then
       call('HSET', ASIDE, id, unreadable[id] or '')
-      call('HDEL', STATE, id)
+      -- With its spec alone it would be a fresh job: an empty record says that it is none.
+      if call('HEXISTS', SPEC, id) == 1 then
+        call('HSET', STATE, id, '')
+      else
+        call('HDEL', STATE, id)
+      end
     elseif not job[F_WAS_SET] and SET_OF[job[F_STATE]] == set and member_of(id, job) == member then
       -- It stands where it should, but has no spec, so there is nothing to hand out.
       call('HSET', ASIDE, id, encode(job))

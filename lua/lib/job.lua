@@ -74,6 +74,9 @@ local function score_of(job)
   return string.format('%d', job[F_AT])
 end
 
+-- How put and hand_over are given a job: id, spec, options.
+local JOB = '>Bc0I4c0I4c0'
+
 -- Takes the record of a job.
 local function take(id, packed)
   local job = decode(packed)
@@ -83,8 +86,27 @@ local function take(id, packed)
   end
 end
 
--- Reads the jobs of these ids which this script has not read yet. Returns the records of all ids, unless one of them
--- had been read or stands there twice; they are taken only when asked to.
+-- Takes jobs by their records; those that have none are fresh, or are not there.
+local function take_all(ids, packed)
+  local others
+  for i = 1, #ids do
+    if packed[i] then
+      take(ids[i], packed[i])
+    else
+      others = others or {}
+      others[#others + 1] = ids[i]
+    end
+  end
+  local found = others and get_many(SPEC, others)
+  for i = 1, others and #others or 0 do
+    if found[i] then
+      jobs[others[i]] = fresh_of(found[i]) or false
+    end
+  end
+end
+
+-- Reads the jobs of these ids which this script has not read yet. Returns the records of all ids, false for those that
+-- have none, unless one of them had been read or stands there twice; they are taken only when asked to.
 local function read(ids)
   local missing, n = {}, 0
   for i = 1, #ids do
@@ -102,20 +124,14 @@ local function read(ids)
   if n == #ids then
     return packed
   end
-  for i = 1, n do
-    if packed[i] then
-      take(missing[i], packed[i])
-    end
-  end
+  take_all(missing, packed)
   return nil
 end
 
 local function load(ids)
-  local packed = read(ids) or {}
-  for i = 1, #packed do
-    if packed[i] then
-      take(ids[i], packed[i])
-    end
+  local packed = read(ids)
+  if packed then
+    take_all(ids, packed)
   end
 end
 
@@ -205,7 +221,7 @@ local function create(id, job, spec)
     unique.take(id, job)
   end
   append(specs, id)
-  append(specs, spec)
+  append(specs, head_of(job) .. spec)
   counts.put = counts.put + 1
   if is_watched then
     note(id, job, 'put', job[F_STATE])

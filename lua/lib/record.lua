@@ -46,20 +46,24 @@ local SCHEDULED, READY, HELD, RESERVED, RETRYING, COMPLETED, FAILED = 1, 2, 3, 4
 -- As in src/model/states.ts.
 local REASON_RELEASED, REASON_LEASE_EXPIRED, REASON_JOB_EXPIRED, REASON_CANCELLED = 1, 2, 3, 4
 
--- Nearly all jobs are plain: they ask for nothing of their own, so they have no policy, and with it no slot and no unique
--- key. As long as such a job goes the straight way (put as READY, reserved once, completed), and nobody watches, put,
--- reserve and release change its record as bytes, without making a table of it, with the same outcome as move() and its
--- like; a test compares the two. In batches of 100 it takes 7.5 instead of 8.9 µs to put one, 8.5 instead of 11.3 to
--- reserve, and 4.7 instead of 9.5 to complete it.
--- Where the fields of such records begin, and how many bytes they have; a worker's id follows its length.
-local AT_PRIORITY, AT_ATTEMPT, AT_ORDER, AT_AT, AT_FENCE, AT_PUT_AT = 2, 3, 9, 16, 22, 29
-local AT_RESERVED_AT, AT_RELEASED, AT_WORKER = 40, 46, 54
+-- In SPEC, what was put stands behind its head: priority, order, put at, nonce. A job that is READY for the first time and
+-- has no policy is fresh: it has no record, because its head says everything. That saves 124 bytes for each that waits.
+local HEAD = '>BI7I6I5'
+local HEAD_BYTES = 19
+
+-- Nearly all jobs are plain: fresh ones that are reserved once and completed, while nobody watches. In batches, put,
+-- reserve, hand_over and release change them as bytes, without making a table of each, with the same outcome as move()
+-- and its like; a test compares the two. Of 100 jobs it takes 6 instead of 9 µs to put one, 8 instead of 11 to reserve,
+-- and 5 instead of 10 to complete it.
+-- Where the fields of the record of a reserved plain job begin; its worker's id follows its length.
+local AT_PRIORITY, AT_ORDER, AT_AT, AT_FENCE = 2, 9, 16, 22
+local AT_RELEASED, AT_WORKER = 46, 54
 local FRESH_BYTES, USED_BYTES = 39, 54
 -- The first bytes of those that are reserved and completed: the state, with IS_USED.
 local RESERVED_BYTE, COMPLETED_BYTE = 68, 70
 local PLAIN_WORTH = 5 -- With fewer jobs, it costs as much to ask as it saves.
 
-local decode, encode
+local decode, encode, fresh_of, head_of
 do
   local FRESH = '>BBI4I2I7I6I7I6I5'
   local USED = '>I6BBI6Bc0'
@@ -148,6 +152,22 @@ do
       .. (progress and struct.pack(LENGTH, #progress) .. progress or '')
       .. job[F_POLICY]
   end
+end
+
+-- A fresh job by its spec; nil for what is none.
+function fresh_of(spec)
+  if #spec < HEAD_BYTES then
+    return nil
+  end
+  local priority, order, put_at, nonce = struct.unpack(HEAD, spec)
+  return {
+    READY, priority, 0, 0, order, 0, 0, put_at, nonce,
+    0, 0, 0, 0, '', '', nil, nil, nil, nil, nil, nil,
+  }
+end
+
+function head_of(job)
+  return struct.pack(HEAD, job[F_PRIORITY], job[F_ORDER], job[F_PUT_AT], job[F_NONCE])
 end
 
 -- What the job itself asked for; nil when it did not.

@@ -2,8 +2,8 @@
 -- A job as Get and List show it: spec, result or error (nil: none), state, attempt, failures, at, put at, worker ('':
 -- none), reserved at, finished at, why it failed (REASON_…), concurrency key ('': none), its limit, unique key ('':
 -- none), until (1 start, 2 success, 3 expiry), its expiry (ms from the put, 0: none), percent of the progress (-1: none),
--- when it was reported, its note; times in ms, 0 for none.
-local function view_of(job, spec, result)
+-- when it was reported, its note, its id; times in ms, 0 for none.
+local function view_of(id, job, spec, result)
   local slot, key = policy_of(job, P_CONCURRENCY) or { '', 0 }, policy_of(job, P_UNIQUE) or { '', 0, false }
   local percent, reported_at, text = progress_of(job)
   return {
@@ -26,5 +26,6 @@ local function view_of(job, spec, result)
     percent,
     reported_at,
     text,
+    id,
   }
 end

@@ -90,6 +90,9 @@ export class Broker {
     this.#hub = new Hub({
       brokerId,
       reserve: (...call) => store.reserve(...call),
+      put: (queue, jobs) => store.put(queue, jobs),
+      handOver: (...call) => store.handOver(...call),
+      brokers: () => this.workers.brokers,
       ring: (queue) => store.ring(queue),
       onNextDue: (queue, inMs) => this.#sweeper.soon(queue, inMs),
       giveBack: (leases) => this.#giveBack(leases),
@@ -123,7 +126,7 @@ export class Broker {
       onQuiet: (workerId, isQuiet) => this.#onQuiet(workerId, isQuiet),
       log,
     });
-    this.jobs = new Jobs(store, this.#heldLeases, (queue, inMs) => this.#sweeper.soon(queue, inMs));
+    this.jobs = new Jobs(store, this.#hub, this.#heldLeases, (queue, inMs) => this.#sweeper.soon(queue, inMs));
     this.queues = new Queues(store, options.queueDefaults);
     this.#ticks = new Ticks({ store: store.schedules, read: options.readSchedule, log });
     this.schedules = new Schedules({

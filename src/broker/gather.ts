@@ -6,7 +6,7 @@
 type Part<R> = {
   readonly from: number;
   readonly count: number;
-  readonly resolve: (answers: R[]) => void;
+  readonly resolve: (answers: readonly R[]) => void;
   readonly reject: (error: unknown) => void;
 };
 
@@ -26,7 +26,9 @@ export class Gather<T, R> {
   }
 
   /** The answers for these items; when the script call that they were part of fails, its error. */
-  add(key: string, items: readonly T[]): Promise<R[]> {
+  add(key: string, items: readonly T[]): Promise<readonly R[]> {
+    // One that is full by itself needs nobody else's.
+    if (items.length >= MAX_ITEMS && !this.#gathered.has(key)) return this.#run(key, items);
     return new Promise((resolve, reject) => {
       let gathered = this.#gathered.get(key);
       if (!gathered) {

@@ -159,6 +159,16 @@ export class HeldLeases {
     return this.#queues.get(queue)?.has(fence) ?? false;
   }
 
+  /** The worker has released it, by this broker: its holder is told. */
+  onReleased({ queue, fence }: Lease): void {
+    const leases = this.#queues.get(queue);
+    const held = leases?.get(fence);
+    if (!leases || !held) return;
+    leases.delete(fence);
+    if (leases.size === 0) this.#queues.delete(queue);
+    held.holder.onLeaseEnd(held.lease, "RELEASED");
+  }
+
   /** The lease is over: its holder is told, once. */
   onEnd({ queue, fence, reason, holder }: EndOfLease): void {
     const held = this.#queues.get(queue)?.get(fence);

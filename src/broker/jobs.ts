@@ -14,6 +14,7 @@ import type { JobState } from "../model/states.ts";
 import type { Extension, JobPage, Position, RetryOutcome, Store } from "../store/store.ts";
 import { Gather } from "./gather.ts";
 import type { HeldLeases } from "./held-leases.ts";
+import type { Hub } from "./hub.ts";
 import { ProgressReports } from "./progress.ts";
 
 export type PutJob = { readonly queue: string; readonly job: NewJob };
@@ -38,7 +39,7 @@ export class Jobs {
   readonly #progress: ProgressReports;
 
   /** `onNextDue`: something in this queue is due so soon, such as the end of a lease that was made shorter. */
-  constructor(store: Store, heldLeases: HeldLeases, onNextDue: (queue: string, inMs: number) => void) {
+  constructor(store: Store, hub: Hub, heldLeases: HeldLeases, onNextDue: (queue: string, inMs: number) => void) {
     this.#store = store;
     this.#heldLeases = heldLeases;
     this.#progress = new ProgressReports(store);
@@ -48,7 +49,7 @@ export class Jobs {
       if (nextDueMs !== undefined) onNextDue(queue, nextDueMs);
       return ends;
     });
-    this.#puts = new Gather((queue, jobs) => store.put(queue, jobs));
+    this.#puts = new Gather((queue, jobs) => hub.put(queue, jobs));
     this.#releases = new Gather((queue, releases) => {
       const announce = releases.some(({ lease }) => lease.fence !== NO_LEASE && !heldLeases.has(lease));
       return store.release(queue, releases, { announce });
@@ -78,7 +79,7 @@ export class Jobs {
         return group.map(({ lease }, i) => {
           const released = answers[i];
           if (!released) return { error: leaseLost(queue, lease.id) };
-          if (lease.fence !== NO_LEASE) this.#heldLeases.onEnd({ ...lease, reason: "RELEASED" });
+          if (lease.fence !== NO_LEASE) this.#heldLeases.onReleased(lease);
           return { ok: released };
         });
       },
@@ -228,6 +229,11 @@ function settle<T, R>(
 /** The one answer of a batch of one. */
 export function only<T>([settled]: readonly Settled<T>[]): T {
   if (!settled) throw new BatonError("INTERNAL", "INTERNAL", "a batch of one had no answer");
+  return settledValue(settled);
+}
+
+/** Throws what it ended with. */
+export function settledValue<T>(settled: Settled<T>): T {
   if ("error" in settled) throw settled.error;
   return settled.ok;
 }

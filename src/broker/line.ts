@@ -42,6 +42,8 @@ export type Line = {
   /** Somebody came, or the bell rang, while a call was in flight: look once more before listening. */
   lookAgain: boolean;
   unanswered: ReserveCall | undefined;
+  /** The numbers of the calls in flight that hand over. */
+  readonly handOvers: Set<number>;
   /** The last call failed: that has been logged, and is not again until one succeeds. */
   failed: boolean;
 };

@@ -77,8 +77,8 @@ export type SubscriptionContext = {
 /** Jobs in one message: 2.5 ms of Redis, and the next ones are fetched while these are on their way. */
 const BATCH = 250;
 const KEEPALIVE = { kind: "keepalive" } as const;
-/** What a lease takes in a message: its token, times and numbers. */
-const LEASE_BYTES = 512;
+/** What a lease takes in a message: queue and id, its token, in which they stand again, times and numbers. */
+const LEASE_BYTES = 1_024;
 /** A job that was too large for a stream may have gone elsewhere meanwhile: so soon the next one is looked for. */
 const OUTGROWN_MS = 1_000;
 
@@ -116,6 +116,8 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
   /** Runs while the next job is, for all that is known, larger than what is left of the credit's bytes. */
   #outgrown: NodeJS.Timeout | undefined;
   #waitingJobs = 0;
+  /** The hub will hear at the end of this turn that there may be room. */
+  #isLookingSoon = false;
   /** Answers that are still to come, or were taken a moment ago. */
   #owed = 0;
   #state: State = { kind: "open" };
@@ -212,8 +214,14 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
   onLeaseEnd(lease: Lease, reason: LeaseEnd): void {
     if (!this.#letGo(lease)) return;
     if (reason !== "RELEASED" && reason !== "RESUMED") this.#outbox.push({ kind: "revoked", lease, reason });
-    if (this.capacity() > 0) this.#context.hub.wake(this);
-    if (this.#isOver) this.#outbox.wake();
+    if (this.#isLookingSoon) return;
+    this.#isLookingSoon = true;
+    // Once for all leases that end in this turn: asked at the first of them, the hub would fetch one job.
+    queueMicrotask(() => {
+      this.#isLookingSoon = false;
+      if (this.capacity() > 0) this.#context.hub.wake(this);
+      if (this.#isOver) this.#outbox.wake();
+    });
   }
 
   /** From now on; what is outstanding already stays. */

@@ -10,11 +10,21 @@ import type { Lease, Outcome, Progress, Released } from "../model/job.ts";
 import type { Jobs, Release, Settled } from "./jobs.ts";
 import type { Credit, StreamAnswer, Subscription, SubscriptionEvent } from "./subscription.ts";
 
-export type Sequenced<T> = { readonly sequence: number; readonly settled: Settled<T> };
+/** `sequence`: by which its answer is told. */
+export type NumberedRelease = Release & { readonly sequence: number };
+
+/** Likewise, of one that cannot be done. */
+export type RefusedRelease = { readonly sequence: number; readonly error: unknown };
 
 /** `bytes`: what it takes in a message, at most. */
 type Reply = { readonly bytes: number } & (
-  | { readonly kind: "released"; readonly answers: readonly Sequenced<Released>[] }
+  | {
+      readonly kind: "released";
+      readonly releases: readonly NumberedRelease[];
+      /** For each of them. */
+      readonly answers: readonly Settled<Released>[];
+      readonly refused: readonly RefusedRelease[];
+    }
   | { readonly kind: "extended"; readonly sequence: number; readonly results: readonly Settled<number>[] }
   | { readonly kind: "report refused"; readonly leaseToken: string; readonly error: unknown }
   | { readonly kind: "quiet"; readonly isQuiet: boolean }
@@ -47,19 +57,14 @@ export class Work {
     this.#jobs = jobs;
   }
 
-  /** Those that are errors already are answered with the others. */
-  release(releases: readonly Sequenced<Release>[]): void {
-    let cost = releases.length;
-    for (const { settled } of releases) if ("ok" in settled) cost += bytesOf(settled.ok.outcome) / BYTES_PER_COST;
+  /** `refused`: what is answered with the others. */
+  release(releases: readonly NumberedRelease[], refused: readonly RefusedRelease[]): void {
+    let cost = releases.length + refused.length;
+    for (const { outcome } of releases) cost += bytesOf(outcome) / BYTES_PER_COST;
     this.#do(cost, async () => {
-      const good = releases.flatMap(({ settled }) => ("ok" in settled ? [settled.ok] : []));
-      const done = good.length > 0 ? await this.#jobs.release(good) : [];
-      let next = 0;
-      const answers = releases.map(({ sequence, settled }) => ({
-        sequence,
-        settled: "ok" in settled ? (done[next++] as Settled<Released>) : settled,
-      }));
-      return { kind: "released", answers, bytes: bytesOfAnswers(answers.map(({ settled }) => settled)) };
+      const answers = releases.length > 0 ? await this.#jobs.release(releases) : [];
+      const bytes = bytesOfAnswers(answers) + refused.length * ERROR_BYTES;
+      return { kind: "released", releases, answers, refused, bytes };
     });
   }
 

@@ -5,7 +5,7 @@
  *    called for a while. Entries that are new are written soon, all of one moment in one go; every few seconds all of them
  *    are written again, and those of brokers that died are removed. Jobs cost nothing here.
  * 2. The quiet workers are held in memory, so that the hub can ask for each delivery. Brokers tell each other of
- *    changes, and read the whole set every few seconds, should a message have been lost.
+ *    changes, and read the whole set every few seconds, should a message have been lost; and count each other with it.
  */
 import type { Logger } from "../model/log.ts";
 import type { WorkerView } from "../model/worker.ts";
@@ -82,6 +82,7 @@ export class Workers {
   #quiet: ReadonlySet<string> = new Set();
   /** What was heard while the whole set was being read. */
   #heard: Map<string, boolean> | undefined;
+  #brokers = 1;
   #number = 0;
   #renewTimer: NodeJS.Timeout | undefined;
   #gatherTimer: NodeJS.Timeout | undefined;
@@ -120,6 +121,11 @@ export class Workers {
     });
     await Promise.race([limit, this.#writeLast()]);
     clearTimeout(timer);
+  }
+
+  /** How many brokers there were when last counted, a few seconds ago. */
+  get brokers(): number {
+    return this.#brokers;
   }
 
   isQuiet(workerId: string): boolean {
@@ -307,8 +313,10 @@ export class Workers {
   }
 
   async #readQuietOnce(): Promise<void> {
+    const { store, now } = this.#options;
     this.#heard = new Map();
-    const quiet = await this.#options.store.quietWorkers(await this.#options.now());
+    this.#brokers = await store.brokers();
+    const quiet = await store.quietWorkers(await now());
     for (const [workerId, isQuiet] of this.#heard) {
       if (isQuiet) quiet.add(workerId);
       else quiet.delete(workerId);

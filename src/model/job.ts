@@ -40,7 +40,7 @@ export type Conflict = "reject" | "keep" | "replace";
 
 export type NewJob = {
   readonly id: string;
-  /** A ReservedJob with what the producer said: queue, id, payload, headers, priority. */
+  /** A ReservedJob with what only the producer knows: payload, headers, priority. */
   readonly spec: Uint8Array;
   readonly priority: number;
   /** At once when neither is set, zero or past. */
@@ -60,6 +60,14 @@ export type NewJob = {
 export type PutOutcome =
   | { readonly kind: "created" | "kept" | "conflict"; readonly state: JobState }
   | { readonly kind: "unique kept" | "unique conflict"; readonly state: JobState; readonly keeperId: string };
+
+/** Nothing that others don't do: it is READY at once, at the usual place, and goes by its queue's rules. */
+export function asksForNothing(job: NewJob): boolean {
+  const { priority, delayMs, runAtMs, conflict } = job;
+  const { leaseMs, runTimeoutMs, retentionMs, expiresInMs, retry, concurrency, unique } = job;
+  const says = leaseMs ?? runTimeoutMs ?? retentionMs ?? expiresInMs ?? retry ?? concurrency ?? unique;
+  return priority === 0 && !delayMs && !runAtMs && conflict === "reject" && says === undefined;
+}
 
 /** One reservation: the fence tells it from every other of its queue. 0: the job was pulled, so there is no lease. */
 export type Lease = { readonly queue: string; readonly id: string; readonly fence: number };
@@ -100,6 +108,8 @@ export type Released = { readonly state: Place; readonly runAtMs?: number | unde
 export type Progress = { readonly percent: number; readonly note: string };
 
 export type JobView = {
+  readonly queue: string;
+  readonly id: string;
   readonly spec: Uint8Array;
   /** The result of a COMPLETED job, else the error of the last failure. */
   readonly outcome: Uint8Array | undefined;

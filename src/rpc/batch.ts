@@ -15,16 +15,26 @@ export function settleEach<T, R>(items: readonly T[], convert: (item: T, index: 
   });
 }
 
-/** Runs `work` on the good items only, and puts its answers in their places. */
-export async function settleGood<T, R>(
-  items: readonly Settled<T>[],
-  work: (good: readonly T[]) => Promise<Settled<R>[]>,
+/** Likewise, then runs `work` on the good ones only, and puts its answers in their places. */
+export async function settleBatch<T, Good, R>(
+  items: readonly T[],
+  convert: (item: T, index: number) => Good,
+  work: (good: readonly Good[]) => Promise<Settled<R>[]>,
 ): Promise<Settled<R>[]> {
-  const good = items.flatMap((item) => ("ok" in item ? [item.ok] : []));
+  const good: Good[] = [];
+  const errors = new Map<number, unknown>();
+  for (let i = 0; i < items.length; i++) {
+    try {
+      good.push(convert(items[i] as T, i));
+    } catch (error) {
+      errors.set(i, error);
+    }
+  }
   const answers = good.length === 0 ? [] : await work(good);
   throwIfAllUnavailable(answers);
+  if (errors.size === 0) return answers;
   let next = 0;
-  return items.map((item) => ("ok" in item ? (answers[next++] as Settled<R>) : item));
+  return items.map((_, i) => (errors.has(i) ? { error: errors.get(i) } : (answers[next++] as Settled<R>)));
 }
 
 /** When nothing could be done, the call as a whole failed, so that a client's retry policy sees it. */

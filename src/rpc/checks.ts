@@ -10,8 +10,8 @@ const QUEUE_NAME = /^[A-Za-z0-9._:-]{1,128}$/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it looks for.
 const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f-\u009f]/;
 
-const ID_BYTES = 255;
-const NAME_BYTES = 255;
+export const ID_BYTES = 255;
+export const NAME_BYTES = 255;
 const MS_PER_DAY = 86_400_000;
 
 /** What the contract allows at most, anywhere. */

@@ -8,9 +8,9 @@ import {
   ExtendResultSchema,
 } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
-import type { Settled } from "../broker/jobs.ts";
+import { type Settled, settledValue } from "../broker/jobs.ts";
 import { DEFAULT_LEASE_MS, type Lease } from "../model/job.ts";
-import { itemStatus, settleEach, settleGood } from "./batch.ts";
+import { itemStatus, settleBatch, settleEach } from "./batch.ts";
 import { Checks, LONGEST_LEASE_MS, SHORTEST_LEASE_MS } from "./checks.ts";
 import { checkLeaseToken } from "./lease-token.ts";
 import type { Limits } from "./limits.ts";
@@ -22,7 +22,7 @@ export async function extend(
   request: ExtendRequest,
 ): Promise<ExtendResponse> {
   const { leases, leaseMs } = checkExtend(request, namespace, limits, "");
-  const answers = await settleGood(leases, (good) => broker.jobs.extend(good, leaseMs));
+  const answers = await settleBatch(leases, settledValue, (good) => broker.jobs.extend(good, leaseMs));
   return create(ExtendResponseSchema, { results: answers.map(extendResult) });
 }
 

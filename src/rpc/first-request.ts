@@ -1,11 +1,10 @@
-import type { WorkRequest } from "../../gen/baton/v1/job_service_pb.js";
 import { badRequest } from "../model/errors.ts";
 
 /** How a worker begins; undefined: it closed its side without a word. Throws when it says nothing in time. */
-export async function firstRequest(
-  incoming: AsyncIterator<WorkRequest>,
+export async function firstRequest<Request>(
+  incoming: AsyncIterator<Request>,
   withinMs: number,
-): Promise<WorkRequest | undefined> {
+): Promise<Request | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const overdue = new Promise<never>((_, reject) => {
     const description = `is required, and has not come within ${withinMs / 1_000} s`;

@@ -1,6 +1,9 @@
 /**
  * The shape of a handler, which knows no transport: it takes a message, or an AsyncIterable of messages, and a context,
  * and gives a message, or an AsyncIterable of messages. A transport calls it, and maps BatonError to its own kind of error.
+ *
+ * Where that makes calls much quicker, a service reads requests itself, and a handler answers with the message's bytes. A
+ * transport that sends something else reads those back first.
  */
 import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
 
@@ -27,15 +30,26 @@ export type StreamHandler<I, O> = (request: I, context: CallContext) => AsyncIte
  */
 export type BidiHandler<I, O> = (requests: AsyncIterable<I>, context: CallContext) => AsyncIterable<O>;
 
-type HandlerOf<M extends DescMethod> = M["methodKind"] extends "unary"
-  ? UnaryHandler<MessageShape<M["input"]>, MessageShape<M["output"]>>
+/** Undefined for what the generated code is to read, or to refuse. */
+export type Reader = (bytes: Buffer) => object | undefined;
+
+/** A reader for some of a service's methods. */
+export type ServiceReaders<S extends DescService> = { readonly [K in keyof S["method"]]?: Reader };
+
+/** `Read`: what a reader makes of requests. */
+type HandlerOf<M extends DescMethod, Read> = M["methodKind"] extends "unary"
+  ? UnaryHandler<MessageShape<M["input"]> | Read, MessageShape<M["output"]> | Buffer>
   : M["methodKind"] extends "bidi_streaming"
-    ? BidiHandler<MessageShape<M["input"]>, MessageShape<M["output"]>>
-    : StreamHandler<MessageShape<M["input"]>, MessageShape<M["output"]>>;
+    ? BidiHandler<MessageShape<M["input"]> | Read, MessageShape<M["output"]> | Buffer>
+    : StreamHandler<MessageShape<M["input"]> | Read, MessageShape<M["output"]> | Buffer>;
+
+type ReadBy<R> = R extends Reader ? NonNullable<ReturnType<R>> : never;
 
 /** One handler for each method of a service. */
-export type ServiceHandlers<S extends DescService> = {
-  readonly [K in keyof S["method"]]: S["method"][K] extends DescMethod ? HandlerOf<S["method"][K]> : never;
+export type ServiceHandlers<S extends DescService, R extends ServiceReaders<S> = Record<never, never>> = {
+  readonly [K in keyof S["method"]]: S["method"][K] extends DescMethod
+    ? HandlerOf<S["method"][K], K extends keyof R ? ReadBy<R[K]> : never>
+    : never;
 };
 
 // biome-ignore lint/suspicious/noExplicitAny: of handlers of different types; `service()` checks each.
@@ -47,11 +61,20 @@ export type Service = {
   readonly handlers: Readonly<
     Record<string, UnaryHandler<Any, Answer> | StreamHandler<Any, Answer> | BidiHandler<Any, Answer>>
   >;
+  readonly readers: Readonly<Record<string, Reader | undefined>>;
 };
 
-type Answer = MessageShape<DescMessage>;
+/** A message, or its bytes. */
+export type Answer = MessageShape<DescMessage> | Buffer;
 
-/** Pairs a descriptor with its handlers; a missing or superfluous handler does not compile. */
-export function service<S extends DescService>(descriptor: S, handlers: ServiceHandlers<S>): Service {
-  return { descriptor, handlers: handlers as Service["handlers"] };
+/**
+ * Pairs a descriptor with its handlers, and with readers, if it has some; a missing or superfluous handler, or one that
+ * does not take what its reader makes, does not compile.
+ */
+export function service<S extends DescService, R extends ServiceReaders<S> = Record<never, never>>(
+  descriptor: S,
+  handlers: ServiceHandlers<S, R>,
+  readers?: R,
+): Service {
+  return { descriptor, handlers: handlers as Service["handlers"], readers: { ...readers } };
 }

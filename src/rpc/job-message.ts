@@ -30,8 +30,8 @@ const ROOM_BYTES = 512 * 1024;
 export type JobMessageOptions = { readonly maxPayloadBytes: number; readonly omitResult?: boolean };
 
 export function jobMessage(view: JobView, { maxPayloadBytes, omitResult = false }: JobMessageOptions): Job {
-  const { queue, id, payload, headers, priority } = fromBinary(ReservedJobSchema, view.spec);
-  const { state, attempt, failures, workerId, atMs, reservedAtMs, finishedAtMs } = view;
+  const { payload, headers, priority } = fromBinary(ReservedJobSchema, view.spec);
+  const { queue, id, state, attempt, failures, workerId, atMs, reservedAtMs, finishedAtMs } = view;
   const job = create(JobSchema, {
     queue,
     id,

@@ -6,9 +6,11 @@ import { cancel } from "./cancel.ts";
 import { deleteJob } from "./delete.ts";
 import { extend } from "./extend.ts";
 import { get } from "./get.ts";
-import { type Service, service } from "./handler.ts";
+import { type Service, type ServiceHandlers, service } from "./handler.ts";
 import type { Limits } from "./limits.ts";
 import { list } from "./list.ts";
+import { readPut, readPutMany } from "./plain-put.ts";
+import { readReleaseMany, readWork } from "./plain-release.ts";
 import { put, putMany } from "./put.ts";
 import { release, releaseMany } from "./release.ts";
 import { reportProgress } from "./report-progress.ts";
@@ -19,7 +21,13 @@ import { watch } from "./watch.ts";
 import { work } from "./work.ts";
 
 export function jobService(broker: Broker, namespace: string, limits: Limits): Service {
-  return service(JobService, {
+  const readers = {
+    put: (bytes: Buffer) => readPut(bytes, limits),
+    putMany: (bytes: Buffer) => readPutMany(bytes, limits),
+    releaseMany: (bytes: Buffer) => readReleaseMany(bytes, namespace),
+    work: (bytes: Buffer) => readWork(bytes, namespace),
+  };
+  const handlers: ServiceHandlers<typeof JobService, typeof readers> = {
     put: (request) => put(broker, limits, request),
     putMany: (request) => putMany(broker, limits, request),
     reserve: (request, context) => reserve(broker, namespace, limits, request, context),
@@ -36,5 +44,6 @@ export function jobService(broker: Broker, namespace: string, limits: Limits): S
     watch: (request, context) => watch(broker, namespace, limits, request, context),
     subscribe: (request, context) => subscribe(broker, namespace, limits, request, context),
     work: (requests, context) => work(broker, namespace, limits, requests, context),
-  });
+  };
+  return service(JobService, handlers, readers);
 }

@@ -9,7 +9,7 @@ const EVENT_RESULT_BYTES = 64 * 1024;
 
 export function checkPayload(checks: Checks, field: string, payload: Payload | undefined, limits: Limits): void {
   if (!payload) return;
-  const bytes = contentBytes(payload);
+  const bytes = contentBytes(payload.content);
   if (bytes > limits.maxPayloadBytes) {
     checks.refuse(field, `must be at most ${limits.maxPayloadBytes} bytes (--max-payload-bytes), and has ${bytes}`);
   }
@@ -41,7 +41,7 @@ export function checkHeaders(
 
 /** The members that a result adds to its completion event; they start with a comma. */
 export function resultDetail(payload: Payload): string {
-  if (contentBytes(payload) > EVENT_RESULT_BYTES) return `,"resultOmitted":true`;
+  if (contentBytes(payload.content) > EVENT_RESULT_BYTES) return `,"resultOmitted":true`;
   const { content, contentType } = payload;
   const shown =
     content.case === "data"
@@ -50,7 +50,7 @@ export function resultDetail(payload: Payload): string {
   return `,"result":${JSON.stringify(contentType === "" ? shown : { ...shown, contentType })}`;
 }
 
-function contentBytes({ content }: Payload): number {
+export function contentBytes(content: Payload["content"]): number {
   if (content.case === "data") return content.value.length;
   return content.case === "text" ? Buffer.byteLength(content.value) : 0;
 }

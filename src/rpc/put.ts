@@ -1,24 +1,17 @@
 import { create } from "@bufbuild/protobuf";
 import { v7 as uuidV7 } from "uuid";
-import {
-  OnConflict,
-  type PutManyRequest,
-  type PutManyResponse,
-  PutManyResponseSchema,
-  type PutRequest,
-  type PutResponse,
-  PutResponseSchema,
-  PutResultSchema,
-} from "../../gen/baton/v1/job_service_pb.js";
+import { OnConflict, type PutRequest, type PutResponse, PutResponseSchema } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
-import { only, type PutAnswer, type PutJob } from "../broker/jobs.ts";
+import { only, type PutJob } from "../broker/jobs.ts";
 import type { Conflict } from "../model/job.ts";
 import { JOB_STATES } from "../model/states.ts";
-import { itemStatus, settleEach, settleGood } from "./batch.ts";
+import { settleBatch } from "./batch.ts";
 import { Checks, LONGEST_LEASE_MS, LONGEST_MS, SHORTEST_LEASE_MS, YEAR_MS } from "./checks.ts";
 import { checkConcurrency, checkUnique } from "./keys.ts";
 import type { Limits } from "./limits.ts";
 import { checkHeaders, checkPayload } from "./payload.ts";
+import type { PutBatch } from "./plain-put.ts";
+import { putAnswers } from "./put-answers.ts";
 import { encodeSpec } from "./reserved-job.ts";
 import { checkRetry } from "./retry-policy.ts";
 
@@ -32,29 +25,24 @@ const CONFLICTS: ReadonlyMap<number, Conflict> = new Map([
 const MAX_PRIORITY = 9;
 const SHORTEST_RUN_TIMEOUT_MS = 100;
 
-export async function put(broker: Broker, limits: Limits, request: PutRequest): Promise<PutResponse> {
-  return putResponse(only(await broker.jobs.put([newJob(request, limits, "")])));
-}
-
-export async function putMany(broker: Broker, limits: Limits, request: PutManyRequest): Promise<PutManyResponse> {
-  const checks = new Checks();
-  checks.count("jobs", request.jobs.length, limits.maxBatch);
-  checks.done();
-  const jobs = settleEach(request.jobs, (job, i) => newJob(job, limits, `jobs[${i}].`));
-  const answers = await settleGood(jobs, (good) => broker.jobs.put(good));
-  const results = answers.map((answer) =>
-    create(PutResultSchema, {
-      result:
-        "ok" in answer
-          ? { case: "job", value: putResponse(answer.ok) }
-          : { case: "error", value: itemStatus(answer.error) },
-    }),
+/** A PutJob was checked as it was read. */
+export async function put(broker: Broker, limits: Limits, request: PutRequest | PutJob): Promise<PutResponse> {
+  const { id, created, state } = only(
+    await broker.jobs.put(["job" in request ? request : newJob(request, limits, "")]),
   );
-  return create(PutManyResponseSchema, { results });
+  return create(PutResponseSchema, { jobId: id, created, state: JOB_STATES[state] });
 }
 
-function putResponse({ id, created, state }: PutAnswer): PutResponse {
-  return create(PutResponseSchema, { jobId: id, created, state: JOB_STATES[state] });
+export async function putMany(broker: Broker, limits: Limits, { jobs }: PutBatch): Promise<Buffer> {
+  const checks = new Checks();
+  checks.count("jobs", jobs.length, limits.maxBatch);
+  checks.done();
+  const answers = await settleBatch(
+    jobs,
+    (job, i) => ("job" in job ? job : newJob(job, limits, `jobs[${i}].`)),
+    (good) => broker.jobs.put(good),
+  );
+  return putAnswers(answers);
 }
 
 /** Checks the request and turns it into a job; `path` is what stands before its fields' names. */
@@ -81,6 +69,5 @@ export function newJob(request: PutRequest, limits: Limits, path: string): PutJo
     conflict: checks.choice(`${path}on_conflict`, request.onConflict, CONFLICTS, "REJECT, KEEP, REPLACE"),
   };
   checks.done();
-  const { payload, headers } = request;
-  return { queue, job: { ...job, spec: encodeSpec({ queue, id, payload, headers, priority }) } };
+  return { queue, job: { ...job, spec: encodeSpec(request) } };
 }

@@ -3,7 +3,6 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { JobState, PayloadSchema } from "../../gen/baton/v1/job_pb.js";
 import {
   type Failed,
-  type ReleaseManyRequest,
   type ReleaseManyResponse,
   ReleaseManyResponseSchema,
   type ReleaseRequest,
@@ -16,12 +15,13 @@ import type { Broker } from "../broker/broker.ts";
 import { only, type Release, type Settled } from "../broker/jobs.ts";
 import type { Outcome, Released } from "../model/job.ts";
 import { JOB_STATES } from "../model/states.ts";
-import { itemStatus, settleEach, settleGood } from "./batch.ts";
+import { itemStatus, settleBatch } from "./batch.ts";
 import { Checks, LONGEST_MS, YEAR_MS } from "./checks.ts";
 import { errorBytes, errorDetail } from "./job-error.ts";
 import { checkLeaseToken } from "./lease-token.ts";
 import type { Limits } from "./limits.ts";
 import { checkPayload, resultDetail } from "./payload.ts";
+import type { ReleaseBatch } from "./plain-release.ts";
 
 const ERROR_MESSAGE_BYTES = 16 * 1024;
 
@@ -38,13 +38,16 @@ export async function releaseMany(
   broker: Broker,
   namespace: string,
   limits: Limits,
-  request: ReleaseManyRequest,
+  { releases }: ReleaseBatch,
 ): Promise<ReleaseManyResponse> {
   const checks = new Checks();
-  checks.count("releases", request.releases.length, limits.maxBatch);
+  checks.count("releases", releases.length, limits.maxBatch);
   checks.done();
-  const releases = settleEach(request.releases, (one, i) => checkRelease(one, namespace, limits, `releases[${i}].`));
-  const answers = await settleGood(releases, (good) => broker.jobs.release(good));
+  const answers = await settleBatch(
+    releases,
+    (one, i) => ("lease" in one ? one : checkRelease(one, namespace, limits, `releases[${i}].`)),
+    (good) => broker.jobs.release(good),
+  );
   return create(ReleaseManyResponseSchema, { results: answers.map(releaseResult) });
 }
 

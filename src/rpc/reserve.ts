@@ -1,5 +1,4 @@
-import { create } from "@bufbuild/protobuf";
-import { type ReserveRequest, type ReserveResponse, ReserveResponseSchema } from "../../gen/baton/v1/job_service_pb.js";
+import type { ReserveRequest } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
 import { Checks, LONGEST_LEASE_MS, SHORTEST_LEASE_MS } from "./checks.ts";
 import type { CallContext } from "./handler.ts";
@@ -13,7 +12,7 @@ export async function reserve(
   limits: Limits,
   request: ReserveRequest,
   context: CallContext,
-): Promise<ReserveResponse> {
+): Promise<Buffer> {
   const checks = new Checks();
   const options = {
     queues: checkQueues(checks, request, limits.maxQueues),
@@ -26,8 +25,5 @@ export async function reserve(
     mode: checkMode(checks, request.mode),
   };
   checks.done();
-  const jobs = await broker.reserve(options, context);
-  const response = create(ReserveResponseSchema);
-  response.$unknown = reservedJobs(namespace, jobs);
-  return response;
+  return reservedJobs(namespace, await broker.reserve(options, context));
 }

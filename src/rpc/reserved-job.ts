@@ -1,122 +1,112 @@
 /**
- * A job on its way from its Put to its worker, as bytes: what was put is stored as a ReservedJob, and what its
- * reservation adds is appended. Fields of a message may come in any order, so nothing is decoded in between, which
- * would cost more than all else that a delivery does.
- *
- * The answers carry these bytes as a field that the message classes don't know; written out, they are the `jobs` of
- * field 1. A transport that needs the objects themselves reads the answer's bytes back first.
+ * A job on its way from its Put to its worker, as bytes: what was put is stored as a ReservedJob, and what the job's
+ * record and its reservation say is written around it. Fields of a message may come in any order, so nothing is decoded in
+ * between, which would cost more than all else that a delivery does.
  */
-import type { UnknownField } from "@bufbuild/protobuf";
-import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { Payload } from "../../gen/baton/v1/job_pb.js";
 import { type LeasedJob, NO_LEASE } from "../model/job.ts";
-import { encodeLeaseToken } from "../model/lease-token.ts";
+import { LeaseTokens } from "../model/lease-token.ts";
+import { delimited, FIELD_BYTES, MessageWriter, UTF8_BYTES, varint } from "./message-writer.ts";
+import { contentBytes } from "./payload.ts";
 
-/** The tag of a field: its number in job.proto, and how it is written. */
-const text = (field: number) => (field << 3) | WireType.LengthDelimited;
-const message = text;
-const varint = (field: number) => (field << 3) | WireType.Varint;
-
+/** job.proto, ReservedJob. */
 const JOB = {
-  queue: text(1),
-  id: text(2),
-  payload: message(3),
-  headers: message(4),
+  queue: delimited(1),
+  id: delimited(2),
+  payload: delimited(3),
+  headers: delimited(4),
   priority: varint(5),
-  putAt: message(6),
-  leaseToken: text(10),
-  leaseExpiresAt: message(11),
+  putAt: delimited(6),
+  leaseToken: delimited(10),
+  leaseExpiresAt: delimited(11),
   attempt: varint(12),
   failures: varint(13),
 };
-const PAYLOAD = { data: text(1), text: text(2), contentType: text(3) };
-const HEADER = { key: text(1), value: text(2) };
-const TIMESTAMP = { seconds: varint(1), nanos: varint(2) };
+const PAYLOAD = { data: delimited(1), text: delimited(2), contentType: delimited(3) };
+const HEADER = { key: delimited(1), value: delimited(2) };
+/** The field `jobs` in ReserveResponse, WorkResponse and JobBatch; and in SubscribeResponse, where it is a JobBatch. */
+const JOBS = delimited(1);
+const BATCH = delimited(2);
+/** What a job has beside what was put and its names: tags, lengths, times and numbers. */
+const JOB_BYTES = 16 * FIELD_BYTES;
 
-/** The field `jobs` in ReserveResponse and in JobBatch. */
-const JOBS_FIELD = 1;
-
-/** Used again and again: it keeps its buffer, which is never larger than the largest message. */
-const writer = new BinaryWriter();
+const writer = new MessageWriter();
 
 export type JobSpec = {
-  readonly queue: string;
-  readonly id: string;
-  readonly payload: Payload | undefined;
+  readonly payload?: Payload | undefined;
   readonly headers: Readonly<Record<string, string>>;
   readonly priority: number;
 };
 
-/** What is stored with the put. */
-export function encodeSpec(spec: JobSpec): Uint8Array {
-  return written(() => writeSpec(spec));
-}
-
-function writeSpec({ queue, id, payload, headers, priority }: JobSpec): void {
-  writer.uint32(JOB.queue).string(queue).uint32(JOB.id).string(id);
-  if (payload) {
-    const { content, contentType } = payload;
-    writer.uint32(JOB.payload).fork();
-    if (content.case === "data") writer.uint32(PAYLOAD.data).bytes(content.value);
-    if (content.case === "text") writer.uint32(PAYLOAD.text).string(content.value);
-    if (contentType !== "") writer.uint32(PAYLOAD.contentType).string(contentType);
-    writer.join();
-  }
+/** What is stored with the put. Its queue and id stand in its key and its record. */
+export function encodeSpec({ payload, headers, priority }: JobSpec): Uint8Array {
+  writer.begin();
+  if (payload) writePayload(payload);
   for (const key in headers) {
-    writer.uint32(JOB.headers).fork();
-    writer
-      .uint32(HEADER.key)
-      .string(key)
-      .uint32(HEADER.value)
-      .string(headers[key] as string);
-    writer.join();
+    const value = headers[key] as string;
+    writer.room(3 * FIELD_BYTES + UTF8_BYTES * (key.length + value.length));
+    const header = writer.open(JOB.headers);
+    writer.text(HEADER.key, key);
+    writer.text(HEADER.value, value);
+    writer.close(header);
   }
-  if (priority !== 0) writer.uint32(JOB.priority).uint32(priority);
+  writer.room(FIELD_BYTES);
+  if (priority !== 0) writer.number(JOB.priority, priority);
+  return writer.finish();
 }
 
-/**
- * The field `jobs` with these jobs: to be the `$unknown` of the message that has it. What is written for such a field is
- * its tag, and then its data as they are; so all jobs go into one, with the tags of the others between them, and cost one
- * piece of memory together.
- */
-export function reservedJobs(namespace: string, jobs: readonly LeasedJob[]): UnknownField[] {
-  if (jobs.length === 0) return [];
-  const data = written(() => {
-    for (const [i, job] of jobs.entries()) {
-      if (i > 0) writer.uint32(message(JOBS_FIELD));
-      writeReservedJob(namespace, job);
-    }
-  });
-  return [{ no: JOBS_FIELD, wireType: WireType.LengthDelimited, data }];
+function writePayload({ content, contentType }: Payload): void {
+  const bytes = contentBytes(content);
+  writer.room(3 * FIELD_BYTES + bytes + UTF8_BYTES * contentType.length);
+  const message = writer.open(JOB.payload, bytes);
+  if (content.case === "data") writer.bytes(PAYLOAD.data, content.value);
+  if (content.case === "text") writer.text(PAYLOAD.text, content.value, bytes);
+  if (contentType !== "") writer.text(PAYLOAD.contentType, contentType);
+  writer.close(message, bytes);
 }
 
-/** With its length before it. */
-function writeReservedJob(namespace: string, job: LeasedJob): void {
-  writer.fork().raw(job.spec);
-  writeTime(JOB.putAt, job.putAtMs);
-  writer.uint32(JOB.leaseToken).string(encodeLeaseToken(namespace, job));
-  if (job.fence !== NO_LEASE) writeTime(JOB.leaseExpiresAt, job.leaseExpiresAtMs);
-  writer.uint32(JOB.attempt).uint32(job.attempt);
-  if (job.failures > 0) writer.uint32(JOB.failures).uint32(job.failures);
-  writer.join();
+/** These jobs as the field `jobs` of a message; as the other fields of that message may stand before or behind them. */
+export function reservedJobs(namespace: string, jobs: readonly LeasedJob[]): Buffer {
+  writer.begin();
+  writeReservedJobs(namespace, jobs);
+  return writer.finish();
 }
 
-/** What was written; after an error nothing of it stays behind. */
-function written(write: () => void): Uint8Array {
-  let bytes: Uint8Array | undefined;
-  try {
-    write();
-  } finally {
-    bytes = writer.finish();
+/** A SubscribeResponse with these jobs. */
+export function jobsEvent(namespace: string, jobs: readonly LeasedJob[]): Buffer {
+  writer.begin();
+  writer.room(FIELD_BYTES);
+  const batch = writer.open(BATCH);
+  writeReservedJobs(namespace, jobs);
+  writer.room(FIELD_BYTES);
+  writer.close(batch);
+  return writer.finish();
+}
+
+function writeReservedJobs(namespace: string, jobs: readonly LeasedJob[]): void {
+  const tokens = new LeaseTokens(namespace);
+  for (const job of jobs) {
+    tokens.encode(job);
+    writeReservedJob(job, tokens);
   }
-  return bytes;
 }
 
-/** Seconds are an int64, which for a time before the year 2106 is written as a uint32 is. */
-function writeTime(tag: number, ms: number): void {
-  const seconds = Math.floor(ms / 1_000);
-  writer.uint32(tag).fork();
-  writer.uint32(TIMESTAMP.seconds).uint32(seconds);
-  writer.uint32(TIMESTAMP.nanos).uint32((ms - seconds * 1_000) * 1_000_000);
-  writer.join();
+function writeReservedJob(job: LeasedJob, token: Pick<LeaseTokens, "first" | "second">): void {
+  const { queue, id, spec, fence, putAtMs, leaseExpiresAtMs, attempt, failures } = job;
+  const names = queue.length + 2 * id.length + token.first.length + token.second.length;
+  writer.room(JOB_BYTES + spec.length + UTF8_BYTES * names);
+  const message = writer.open(JOBS, spec.length);
+  writer.text(JOB.queue, queue);
+  const idText = writer.text(JOB.id, id);
+  writer.raw(spec);
+  writer.time(JOB.putAt, putAtMs);
+  const leaseToken = writer.open(JOB.leaseToken);
+  writer.part(token.first);
+  writer.part(token.second);
+  writer.again(idText);
+  writer.close(leaseToken);
+  if (fence !== NO_LEASE) writer.time(JOB.leaseExpiresAt, leaseExpiresAtMs);
+  writer.number(JOB.attempt, attempt);
+  if (failures > 0) writer.number(JOB.failures, failures);
+  writer.close(message, spec.length);
 }

@@ -1,6 +1,5 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import {
-  JobBatchSchema,
   type SubscribeRequest,
   type SubscribeResponse,
   SubscribeResponseSchema,
@@ -11,7 +10,7 @@ import { encodeLeaseToken } from "../model/lease-token.ts";
 import { Checks } from "./checks.ts";
 import type { CallContext } from "./handler.ts";
 import type { Limits } from "./limits.ts";
-import { reservedJobs } from "./reserved-job.ts";
+import { jobsEvent } from "./reserved-job.ts";
 import { checkSubscription, drainingMessage, REVOKED_REASONS, startedMessage } from "./subscription.ts";
 
 export async function* subscribe(
@@ -20,7 +19,7 @@ export async function* subscribe(
   limits: Limits,
   request: SubscribeRequest,
   context: CallContext,
-): AsyncGenerator<SubscribeResponse> {
+): AsyncGenerator<SubscribeResponse | Buffer> {
   const checks = new Checks();
   const { options, leases } = checkSubscription(checks, "", request, namespace, limits, context);
   checks.done();
@@ -32,7 +31,8 @@ export async function* subscribe(
   if (context.signal.aborted) onAbort();
   try {
     for (let event = await subscription.next(); event; event = await subscription.next()) {
-      yield create(SubscribeResponseSchema, { event: eventMessage(namespace, event) });
+      if (event.kind === "jobs") yield jobsEvent(namespace, event.jobs);
+      else yield create(SubscribeResponseSchema, { event: eventMessage(namespace, event) });
     }
   } finally {
     context.signal.removeEventListener("abort", onAbort);
@@ -42,15 +42,10 @@ export async function* subscribe(
 
 type EventInit = NonNullable<MessageInitShape<typeof SubscribeResponseSchema>["event"]>;
 
-function eventMessage(namespace: string, event: SubscriptionEvent): EventInit {
+function eventMessage(namespace: string, event: Exclude<SubscriptionEvent, { kind: "jobs" }>): EventInit {
   switch (event.kind) {
     case "started":
       return { case: "started", value: startedMessage(event) };
-    case "jobs": {
-      const value = create(JobBatchSchema);
-      value.$unknown = reservedJobs(namespace, event.jobs);
-      return { case: "jobs", value };
-    }
     case "revoked": {
       const leaseTokens = [encodeLeaseToken(namespace, event.lease)];
       return { case: "revoked", value: { leaseTokens, reason: REVOKED_REASONS[event.reason] } };

@@ -1,5 +1,5 @@
 /** What a worker is told on a Work stream: all that there is to tell at one moment, in one message. */
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import {
   DrainingSchema,
   KeepaliveSchema,
@@ -12,7 +12,8 @@ import {
   type WorkResponse,
   WorkResponseSchema,
 } from "../../gen/baton/v1/job_service_pb.js";
-import type { Sequenced, WorkEvent } from "../broker/work.ts";
+import type { Settled } from "../broker/jobs.ts";
+import type { WorkEvent } from "../broker/work.ts";
 import type { Released } from "../model/job.ts";
 import { encodeLeaseToken } from "../model/lease-token.ts";
 import { itemStatus } from "./batch.ts";
@@ -21,24 +22,40 @@ import { releaseResult } from "./release.ts";
 import { reservedJobs } from "./reserved-job.ts";
 import { drainingMessage, REVOKED_REASONS, startedMessage } from "./subscription.ts";
 
-export function workResponse(namespace: string, events: readonly WorkEvent[]): WorkResponse {
-  const response = create(WorkResponseSchema);
-  const released = new ReleasedGroups();
-  for (const event of events) add(response, released, namespace, event);
-  response.released = released.all();
-  return response;
+type Other = Exclude<WorkEvent, { kind: "jobs" }>;
+
+/** In bytes. */
+export function workResponse(namespace: string, events: readonly WorkEvent[]): Buffer {
+  const parts: Uint8Array[] = [];
+  let response: WorkResponse | undefined;
+  let released: ReleasedGroups | undefined;
+  for (const event of events) {
+    if (event.kind === "jobs") {
+      parts.push(reservedJobs(namespace, event.jobs));
+      continue;
+    }
+    response ??= create(WorkResponseSchema);
+    released ??= new ReleasedGroups();
+    add(response, released, namespace, event);
+  }
+  if (response && released) {
+    response.released = released.all();
+    parts.push(toBinary(WorkResponseSchema, response));
+  }
+  const [first] = parts;
+  return parts.length === 1 && Buffer.isBuffer(first) ? first : Buffer.concat(parts);
 }
 
-function add(response: WorkResponse, released: ReleasedGroups, namespace: string, event: WorkEvent): void {
+function add(response: WorkResponse, released: ReleasedGroups, namespace: string, event: Other): void {
   switch (event.kind) {
     case "started":
       response.started = create(SubscriptionStartedSchema, startedMessage(event));
       return;
-    case "jobs":
-      response.$unknown = [...(response.$unknown ?? []), ...reservedJobs(namespace, event.jobs)];
-      return;
     case "released":
-      for (const answer of event.answers) released.add(answer);
+      for (const [i, { sequence }] of event.releases.entries()) {
+        released.add(sequence, event.answers[i] as Settled<Released>);
+      }
+      for (const { sequence, error } of event.refused) released.add(sequence, { error });
       return;
     case "extended": {
       const { sequence, results } = event;
@@ -75,7 +92,7 @@ class ReleasedGroups {
   readonly #groups = new Map<string, WorkReleased>();
   readonly #errors: WorkReleased[] = [];
 
-  add({ sequence, settled }: Sequenced<Released>): void {
+  add(sequence: number, settled: Settled<Released>): void {
     if ("error" in settled) {
       this.#errors.push(create(WorkReleasedSchema, { sequences: [sequence], result: releaseResult(settled) }));
       return;

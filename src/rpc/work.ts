@@ -2,9 +2,9 @@
  * Work: two loops on one call. One takes what the worker says and has it done; the other, the generator itself, tells
  * what there is to say. They end together: the first one's error ends the second, whose end ends the first.
  */
-import type { WorkRequest, WorkResponse } from "../../gen/baton/v1/job_service_pb.js";
+import type { WorkRequest } from "../../gen/baton/v1/job_service_pb.js";
 import type { Broker } from "../broker/broker.ts";
-import type { Work } from "../broker/work.ts";
+import type { NumberedRelease, RefusedRelease, Work } from "../broker/work.ts";
 import { badRequest } from "../model/errors.ts";
 import { settleEach } from "./batch.ts";
 import { Checks } from "./checks.ts";
@@ -13,6 +13,7 @@ import { checkExtend } from "./extend.ts";
 import { firstRequest } from "./first-request.ts";
 import type { CallContext } from "./handler.ts";
 import type { Limits } from "./limits.ts";
+import type { ReleaseBatch } from "./plain-release.ts";
 import { checkRelease } from "./release.ts";
 import { checkProgress } from "./report-progress.ts";
 import { checkSubscription } from "./subscription.ts";
@@ -25,9 +26,9 @@ export async function* work(
   broker: Broker,
   namespace: string,
   limits: Limits,
-  requests: AsyncIterable<WorkRequest>,
+  requests: AsyncIterable<WorkRequest | ReleaseBatch>,
   context: CallContext,
-): AsyncGenerator<WorkResponse> {
+): AsyncGenerator<Buffer> {
   const incoming = requests[Symbol.asyncIterator]();
   try {
     const first = await firstRequest(incoming, START_WITHIN_MS);
@@ -58,9 +59,10 @@ async function begin(
   broker: Broker,
   namespace: string,
   limits: Limits,
-  { start }: WorkRequest,
+  first: WorkRequest | ReleaseBatch,
   context: CallContext,
 ): Promise<Work> {
+  const start = "$typeName" in first ? first.start : undefined;
   if (!start)
     throw badRequest([{ field: "start", description: "is required in the first message, before anything else" }]);
   const checks = new Checks();
@@ -75,8 +77,8 @@ async function listen(
   stream: Work,
   namespace: string,
   limits: Limits,
-  first: WorkRequest,
-  incoming: AsyncIterator<WorkRequest>,
+  first: WorkRequest | ReleaseBatch,
+  incoming: AsyncIterator<WorkRequest | ReleaseBatch>,
 ): Promise<void> {
   try {
     hear(stream, namespace, limits, first);
@@ -84,7 +86,8 @@ async function listen(
       await stream.hasRoom();
       const { done, value } = await incoming.next();
       if (done === true) break;
-      if (value.start) throw badRequest([{ field: "start", description: "must be in the first message only" }]);
+      if ("$typeName" in value && value.start)
+        throw badRequest([{ field: "start", description: "must be in the first message only" }]);
       hear(stream, namespace, limits, value);
     }
     stream.finish();
@@ -93,7 +96,18 @@ async function listen(
   }
 }
 
-function hear(stream: Work, namespace: string, limits: Limits, request: WorkRequest): void {
+function hear(stream: Work, namespace: string, limits: Limits, request: WorkRequest | ReleaseBatch): void {
+  if ("$typeName" in request) {
+    hearAll(stream, namespace, limits, request);
+    return;
+  }
+  const checks = new Checks();
+  checkMost(checks, "releases", request.releases.length, limits.maxBatch);
+  checks.done();
+  hearReleases(stream, namespace, limits, request);
+}
+
+function hearAll(stream: Work, namespace: string, limits: Limits, request: WorkRequest): void {
   const { credit, releases, extends: extensions, progress, quiet } = request;
   const checks = new Checks();
   const tokens = extensions.reduce((sum, { leaseTokens }) => sum + leaseTokens.length, 0);
@@ -103,12 +117,7 @@ function hear(stream: Work, namespace: string, limits: Limits, request: WorkRequ
   const newCredit = credit && checkCredit(checks, "credit.", credit, limits);
   checks.done();
   if (newCredit) stream.setCredit(newCredit);
-  if (releases.length > 0) {
-    const settled = settleEach(releases, (one, i) => checkRelease(one, namespace, limits, `releases[${i}].`));
-    stream.release(
-      settled.map((one, i) => ({ sequence: (releases[i] as (typeof releases)[number]).sequence, settled: one })),
-    );
-  }
+  hearReleases(stream, namespace, limits, request);
   for (const [i, extension] of extensions.entries()) {
     const [checked] = settleEach([extension], () => checkExtend(extension, namespace, limits, `extends[${i}].`));
     if (checked && "ok" in checked) stream.extend(extension.sequence, checked.ok.leases, checked.ok.leaseMs);
@@ -119,6 +128,21 @@ function hear(stream: Work, namespace: string, limits: Limits, request: WorkRequ
     if (checked) stream.reportProgress(report.leaseToken, checked);
   }
   if (quiet !== undefined) stream.setQuiet(quiet);
+}
+
+function hearReleases(stream: Work, namespace: string, limits: Limits, { releases }: ReleaseBatch): void {
+  if (releases.length === 0) return;
+  const good: NumberedRelease[] = [];
+  const refused: RefusedRelease[] = [];
+  for (const [i, one] of releases.entries()) {
+    const { sequence } = one;
+    try {
+      good.push("lease" in one ? one : { sequence, ...checkRelease(one, namespace, limits, `releases[${i}].`) });
+    } catch (error) {
+      refused.push({ sequence, error });
+    }
+  }
+  stream.release(good, refused);
 }
 
 /** What is wrong with an extend as a whole; of one without tokens it must be heard, too. */

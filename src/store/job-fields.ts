@@ -1,5 +1,12 @@
 /** A job's fields as the scripts take and give them: lua/lib/record.lua and lua/lib/view.lua. */
-import type { JobView, NewJob, OwnRetryPolicy, Unique, UniqueUntil } from "../model/job.ts";
+import {
+  asksForNothing,
+  type JobView,
+  type NewJob,
+  type OwnRetryPolicy,
+  type Unique,
+  type UniqueUntil,
+} from "../model/job.ts";
 import { type JobState, stateOf } from "../model/states.ts";
 
 /** lua/lib/view.lua's view_of. */
@@ -23,6 +30,7 @@ export type JobReply = [
   percent: number,
   reportedAtMs: number,
   note: Buffer,
+  id: Buffer,
 ];
 
 const CURVES = { exponential: 1, exq: 2 } as const;
@@ -49,9 +57,9 @@ export function retryFields(retry: OwnRetryPolicy): readonly (number | false)[] 
 
 /** What a put says of a job beside its id and spec: '' for a plain one, which so costs no JSON. */
 export function jobOptions(job: NewJob): string {
+  if (asksForNothing(job)) return "";
   const { priority, delayMs, runAtMs, conflict } = job;
   const policy = policyFields(job);
-  if (priority === 0 && !delayMs && !runAtMs && conflict === "reject" && !policy) return "";
   return JSON.stringify({ priority, delay: delayMs, run_at: runAtMs, conflict, policy });
 }
 
@@ -72,11 +80,20 @@ function policyFields(job: NewJob): readonly unknown[] | undefined {
   return fields.map((field) => field ?? false);
 }
 
-export function jobView(reply: JobReply): JobView {
+/** lua/lib/record.lua's HEAD, which stands before what was put. */
+const HEAD_BYTES = 19;
+
+export function withoutHead(spec: Buffer): Buffer {
+  return spec.subarray(HEAD_BYTES);
+}
+
+export function jobView(queue: string, reply: JobReply): JobView {
   const [spec, outcome, state, attempt, failures, atMs, putAtMs, worker, reservedAtMs, finishedAtMs, reason] = reply;
   const [concurrencyKey, concurrencyLimit] = reply.slice(11, 13) as [Buffer, number];
   return {
-    spec,
+    queue,
+    id: reply[19].toString(),
+    spec: withoutHead(spec),
     outcome: outcome ?? undefined,
     state: knownState(state),
     attempt,

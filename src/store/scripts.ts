@@ -16,6 +16,7 @@ const INCLUDE = /^-- @include (\w+)$/gm;
 
 export const SCRIPT_NAMES = [
   "put",
+  "hand_over",
   "reserve",
   "release",
   "extend",

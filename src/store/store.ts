@@ -17,7 +17,7 @@ import {
   type RetryPolicy,
 } from "../model/job.ts";
 import { JOB_STATES, type JobState, stateOf } from "../model/states.ts";
-import { bufferOf, type JobReply, jobView, knownState, retryFields } from "./job-fields.ts";
+import { bufferOf, type JobReply, jobView, knownState, retryFields, withoutHead } from "./job-fields.ts";
 import { queueKey, queuesKey } from "./keys.ts";
 import { packPuts, packReleases, type Release } from "./packing.ts";
 import { QueueStore } from "./queue-store.ts";
@@ -216,7 +216,7 @@ export class Store {
       jobs[numbers.readUInt16BE(at) - 1]?.push({
         queue,
         id,
-        spec: specs[i] as Buffer,
+        spec: withoutHead(specs[i] as Buffer),
         attempt: numbers.readUInt32BE(at + 2),
         failures: numbers.readUInt16BE(at + 6),
         // 7 bytes, of which Node reads at most 6 at once.
@@ -232,6 +232,40 @@ export class Store {
       nextDueMs: dueTime(nextDue),
       outgrown: Array.from({ length: outgrown.length / 2 }, (_, i) => outgrown.readUInt16BE(2 * i) - 1),
     };
+  }
+
+  /**
+   * Puts jobs that ask for nothing and hands them to these claims, which want no more of them than their count; undefined
+   * when the queue is not empty, or a job's id is taken: then nothing has changed. "again": this call has run before, and
+   * reserve, with its caller, number and claims, gives the jobs. The calls of a caller are numbered as there.
+   */
+  async handOver(
+    queue: string,
+    caller: string,
+    call: number,
+    claims: readonly Claim[],
+    jobs: readonly NewJob[],
+    nonce = randomInt(NONCE_LIMIT),
+  ): Promise<Reservation | "again" | undefined> {
+    await this.#list(queue);
+    const args: ScriptArgument[] = [caller, call, nonce, packPuts(jobs)];
+    for (const { count, leaseMs, workerId } of claims) args.push(count, leaseMs, workerId);
+    const reply = (await this.#runner.run("hand_over", queue, args)) as number[] | 0 | 1;
+    if (!Array.isArray(reply)) return reply === 1 ? "again" : undefined;
+    const [remaining, nextDue = -1, nowMs = 0, firstFence = 0, ...ends] = reply;
+    let handed = 0;
+    const ofClaims = claims.map(({ count }, i) => {
+      const leaseExpiresAtMs = ends[i] ?? 0;
+      const own = jobs.slice(handed, handed + count).map(({ id, spec: bytes }, n): LeasedJob => {
+        const fence = firstFence + handed + n;
+        // They may be a part of a large request, which a slow worker's job would keep in memory.
+        const spec = Buffer.from(bytes);
+        return { queue, id, spec, attempt: 1, failures: 0, fence, leaseExpiresAtMs, putAtMs: nowMs };
+      });
+      handed += own.length;
+      return own;
+    });
+    return { jobs: ofClaims, remaining: remaining === 1, pull: false, nextDueMs: dueTime(nextDue), outgrown: [] };
   }
 
   /**
@@ -300,7 +334,7 @@ export class Store {
 
   async get(queue: string, id: string): Promise<JobView | undefined> {
     const reply = (await this.#runner.run("get", queue, [id])) as JobReply | null;
-    return reply ? jobView(reply) : undefined;
+    return reply ? jobView(queue, reply) : undefined;
   }
 
   /** The state of each of these jobs; undefined where there is none. */
@@ -313,7 +347,8 @@ export class Store {
   async list(queue: string, state: JobState, most: number, after: Position | undefined): Promise<JobPage> {
     const args = [JOB_STATES[state], most, after?.score ?? "", after?.member ?? ""];
     const [score, member, ...jobs] = (await this.#runner.run("list", queue, args)) as [Buffer, Buffer, ...JobReply[]];
-    return { jobs: jobs.map(jobView), last: score.length > 0 ? { score: score.toString(), member } : undefined };
+    const views = jobs.map((job) => jobView(queue, job));
+    return { jobs: views, last: score.length > 0 ? { score: score.toString(), member } : undefined };
   }
 
   async retry(queue: string, ids: readonly string[]): Promise<RetryOutcome[]> {

@@ -162,6 +162,12 @@ export class WorkerStore {
     return quiet;
   }
 
+  /** How many brokers there are: all of them follow one channel. At least this one. */
+  async brokers(): Promise<number> {
+    const [reply] = await this.#run((pipeline) => pipeline.pubsub("NUMSUB", this.#channel));
+    return Math.max(1, Number((reply as [string, number])[1]));
+  }
+
   /** What brokers, this one too, say of quiet workers. `onGap`: some of it may have been missed. */
   follow(onQuiet: (workerId: string, quiet: boolean) => void, onGap: () => void): void {
     this.#channels.onGap(onGap);

@@ -1,6 +1,7 @@
 /** Messages to bytes and back, for grpc-js. */
-import { type DescMessage, fromBinary, type Message, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { type DescMessage, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { BatonError } from "../model/errors.ts";
+import type { Answer, Reader } from "../rpc/handler.ts";
 
 /**
  * Stands in for a request that could not be decoded. A decoder that throws would make grpc-js answer INTERNAL, as if
@@ -15,25 +16,27 @@ export class MalformedRequest {
   }
 }
 
-export type Decoded = Message | MalformedRequest;
+/** A message, or what the service's own reader has made of its bytes. */
+export type Decoded = object | MalformedRequest;
 
-export function decoderOf(schema: DescMessage): (bytes: Buffer) => Decoded {
+export function decoderOf(schema: DescMessage, reader?: Reader): (bytes: Buffer) => Decoded {
   return (bytes) => {
     try {
-      return fromBinary(schema, bytes);
+      return reader?.(bytes) ?? fromBinary(schema, bytes);
     } catch (cause) {
       return new MalformedRequest(schema.typeName, cause);
     }
   };
 }
 
-export function requestOf(decoded: Decoded): Message {
+export function requestOf(decoded: Decoded): object {
   if (decoded instanceof MalformedRequest) throw decoded.error;
   return decoded;
 }
 
-/** grpc-js wants a Buffer; this one is a view of protobuf-es's own bytes. */
-export function encode<D extends DescMessage>(schema: D, message: MessageShape<D>): Buffer {
+/** grpc-js wants a Buffer; this one is the handler's, or a view of protobuf-es's own bytes. */
+export function encode(schema: DescMessage, message: Answer): Buffer {
+  if (Buffer.isBuffer(message)) return message;
   const bytes = toBinary(schema, message);
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -4,10 +4,9 @@
  * Starts in the order: register everything, bind, correct what grpc-js gets wrong. Health says NOT_SERVING until
  * `setServing(true)`.
  */
-import type { Message } from "@bufbuild/protobuf";
 import { Server, ServerCredentials, setLogger } from "@grpc/grpc-js";
 import type { Logger } from "../model/log.ts";
-import type { BidiHandler, Service, StreamHandler, UnaryHandler } from "../rpc/handler.ts";
+import type { Answer, BidiHandler, Service, StreamHandler, UnaryHandler } from "../rpc/handler.ts";
 import { bindError, boundAddress, checkAddress } from "./address.ts";
 import { asEncoded, decoderOf } from "./codec.ts";
 import { type Connections, watchConnections } from "./connections.ts";
@@ -114,25 +113,25 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   };
 }
 
-function register(server: Server, { descriptor, handlers }: Service, slots: StreamSlots, log: Logger): void {
+function register(server: Server, { descriptor, handlers, readers }: Service, slots: StreamSlots, log: Logger): void {
   for (const method of descriptor.methods) {
     const path = `/${descriptor.typeName}/${method.name}`;
     const origin = { method: path, log };
     const handler = handlers[method.localName];
-    const decode = decoderOf(method.input);
+    const decode = decoderOf(method.input, readers[method.localName]);
     switch (method.methodKind) {
       case "unary": {
-        const call = unaryCall(method.output, handler as UnaryHandler<Message, Message>, origin);
+        const call = unaryCall(method.output, handler as UnaryHandler<object, Answer>, origin);
         server.register(path, call, asEncoded, decode, "unary");
         break;
       }
       case "server_streaming": {
-        const call = streamCall(method.output, handler as StreamHandler<Message, Message>, slots, origin);
+        const call = streamCall(method.output, handler as StreamHandler<object, Answer>, slots, origin);
         server.register(path, call, asEncoded, decode, "serverStream");
         break;
       }
       case "bidi_streaming": {
-        const call = bidiCall(method.output, handler as BidiHandler<Message, Message>, slots, origin);
+        const call = bidiCall(method.output, handler as BidiHandler<object, Answer>, slots, origin);
         server.register(path, call, asEncoded, decode, "bidi");
         break;
       }

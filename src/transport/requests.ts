@@ -2,7 +2,6 @@
  * What a client sends on a call, message by message, as its handler pulls it. grpc-js reads from the connection only what
  * has room here, and so HTTP/2's flow control stops a client whose handler does not pull.
  */
-import type { Message } from "@bufbuild/protobuf";
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { type Decoded, requestOf } from "./codec.ts";
 
@@ -11,7 +10,7 @@ type Call = ServerDuplexStream<Decoded, Buffer>;
 const EVENTS = ["readable", "end", "close"] as const;
 
 /** Ends when the client closes its side, or is gone. `return()` also ends a `next()` that is waiting. */
-export class Requests implements AsyncIterableIterator<Message> {
+export class Requests implements AsyncIterableIterator<object> {
   readonly #call: Call;
   /** One for all events: thousands of streams have one of these each. */
   readonly #onEvent = () => this.#wake?.();
@@ -28,7 +27,7 @@ export class Requests implements AsyncIterableIterator<Message> {
     return this;
   }
 
-  async next(): Promise<IteratorResult<Message>> {
+  async next(): Promise<IteratorResult<object>> {
     while (!this.#returned) {
       const decoded = this.#call.destroyed ? null : (this.#call.read() as Decoded | null);
       if (decoded !== null) return { done: false, value: requestOf(decoded) };
@@ -40,7 +39,7 @@ export class Requests implements AsyncIterableIterator<Message> {
     return { done: true, value: undefined };
   }
 
-  async return(): Promise<IteratorResult<Message>> {
+  async return(): Promise<IteratorResult<object>> {
     this.#returned = true;
     for (const event of EVENTS) this.#call.off(event, this.#onEvent);
     this.#wake?.();

@@ -12,7 +12,7 @@
  *      `return()` is called, both at once. A write that is under way gets no callback any more, so the loop is woken.
  * The call holds its slot until the loop is through with the iterable, so slots bound what handlers hold.
  */
-import type { DescMessage, Message } from "@bufbuild/protobuf";
+import type { DescMessage } from "@bufbuild/protobuf";
 import {
   type handleBidiStreamingCall,
   type handleServerStreamingCall,
@@ -20,7 +20,7 @@ import {
   type ServerDuplexStream,
   type ServerWritableStream,
 } from "@grpc/grpc-js";
-import type { BidiHandler, StreamHandler } from "../rpc/handler.ts";
+import type { Answer, BidiHandler, StreamHandler } from "../rpc/handler.ts";
 import { type Decoded, encode, requestOf } from "./codec.ts";
 import { GrpcCallContext } from "./context.ts";
 import { Requests } from "./requests.ts";
@@ -31,7 +31,7 @@ type Call = ServerWritableStream<Decoded, Buffer> | ServerDuplexStream<Decoded, 
 
 export function streamCall(
   output: DescMessage,
-  handler: StreamHandler<Message, Message>,
+  handler: StreamHandler<object, Answer>,
   slots: StreamSlots,
   origin: Origin,
 ): handleServerStreamingCall<Decoded, Buffer> {
@@ -43,7 +43,7 @@ export function streamCall(
 
 export function bidiCall(
   output: DescMessage,
-  handler: BidiHandler<Message, Message>,
+  handler: BidiHandler<object, Answer>,
   slots: StreamSlots,
   origin: Origin,
 ): handleBidiStreamingCall<Decoded, Buffer> {
@@ -57,7 +57,7 @@ async function answer(
   call: Call,
   context: GrpcCallContext,
   output: DescMessage,
-  handle: () => AsyncIterable<Message>,
+  handle: () => AsyncIterable<Answer>,
   slots: StreamSlots,
   origin: Origin,
 ): Promise<void> {
@@ -83,7 +83,7 @@ async function answer(
   }
 }
 
-async function sendAll(call: Call, output: DescMessage, messages: AsyncIterable<Message>): Promise<void> {
+async function sendAll(call: Call, output: DescMessage, messages: AsyncIterable<Answer>): Promise<void> {
   const iterator = messages[Symbol.asyncIterator]();
   let ended = false;
   let stopped: Promise<void> | undefined;

@@ -1,14 +1,14 @@
 /** A unary handler, as grpc-js calls it. */
-import type { DescMessage, Message } from "@bufbuild/protobuf";
+import type { DescMessage } from "@bufbuild/protobuf";
 import type { handleUnaryCall, ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
-import type { UnaryHandler } from "../rpc/handler.ts";
+import type { Answer, UnaryHandler } from "../rpc/handler.ts";
 import { type Decoded, encode, requestOf } from "./codec.ts";
 import { GrpcCallContext } from "./context.ts";
 import { failureOf, type Origin } from "./status.ts";
 
 export function unaryCall(
   output: DescMessage,
-  handler: UnaryHandler<Message, Message>,
+  handler: UnaryHandler<object, Answer>,
   origin: Origin,
 ): handleUnaryCall<Decoded, Buffer> {
   async function answer(call: ServerUnaryCall<Decoded, Buffer>, reply: sendUnaryData<Buffer>): Promise<void> {

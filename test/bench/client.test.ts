@@ -43,6 +43,17 @@ describe("a client of the bench, at a real broker", () => {
     expect(done.elapsedMs).toBeLessThanOrEqual(Date.now() + 1 - dueAtMs);
   });
 
+  it("fails jobs, and drains them when they are due again", async () => {
+    const queues = ["retries"];
+    const retryAtMs = Date.now() + 1_000;
+    await contender.do({ op: "putMany", queues, willFail: true, ...LOAD });
+    const failed = await contender.do({ op: "drain", queues, streams: 1, jobs: LOAD.jobs, retryAtMs });
+    expect(failed.jobs).toBe(LOAD.jobs);
+    expect(Date.now()).toBeLessThan(retryAtMs);
+    await contender.do({ op: "drain", queues, streams: 1, jobs: LOAD.jobs, fromMs: retryAtMs });
+    expect(Date.now()).toBeGreaterThanOrEqual(retryAtMs);
+  });
+
   it("tells of each job how long it took to arrive", async () => {
     const done = await contender.do({ op: "latency", queue: "latency", perSecond: 200, jobs: 40, payloadBytes: 200 });
     expect(done.latenciesMs).toHaveLength(40);

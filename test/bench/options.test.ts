@@ -12,10 +12,12 @@ function optionsOf(...args: string[]) {
 }
 
 describe("the command line of the bench", () => {
-  it("runs everything when nothing is named", () => {
+  it("compares everything when nothing is named, and measures Baton's own when that is", () => {
     const { workloads, isFull } = optionsOf();
-    expect(workloads).toEqual([...Object.keys(COMPARISONS), ...Object.keys(WORKLOADS)]);
+    expect(workloads).toEqual(Object.keys(COMPARISONS));
     expect(isFull).toBe(true);
+    expect(optionsOf("own", "drain").workloads).toEqual([...Object.keys(WORKLOADS), "drain"]);
+    expect(optionsOf("own").isFull).toBe(false);
   });
 
   it("runs with --short only what has goals", () => {

@@ -35,7 +35,7 @@ const OUTCOMES = new Map<string, Outcome>([
   ["absent", { kind: "missing", reason: "absent is not installed" }],
   ["broken", { kind: "failed", reason: "it did not start:\nfirst line\nlast line" }],
 ]);
-const RESULT = resultOf("fast", COMPARISON, { short: true, rounds: 3, roundMs: 1 }, OUTCOMES);
+const RESULT = resultOf("fast", COMPARISON, { short: true, rounds: 3, roundMs: 1, warmUpMs: 1 }, OUTCOMES);
 
 describe("rowsOf()", () => {
   it("gives median, least and greatest of the rounds, and the ratio of Baton's median to this one", () => {
@@ -75,14 +75,17 @@ describe("reports of a comparison", () => {
   it("say in the terminal who was measured, and of who was not the first and the last line of why", () => {
     const table = tableOf(RESULT);
     expect(table).toMatch(/slow +1,000 +900 to 1,100 +3\.50 × +CPU µs\/job: broker 12\.3$/m);
+    expect(table).toMatch(/^ {2}jobs\/s$/m);
+    expect(table).toMatch(/^ {2}ms \(p99\), less is better$/m);
     expect(table).toMatch(/absent +missing: absent is not installed$/m);
     expect(table).toMatch(/broken +failed: it did not start:\n +… last line$/m);
   });
 
   it("are tables in Markdown, with a column for each system", () => {
     const markdown = markdownOf([RESULT]);
-    expect(markdown).toContain("| workload, unit | baton | slow | absent | broken |");
-    expect(markdown).toContain("| fast, jobs/s | **3,500** | 1,000 (3.50 ×) | missing | failed |");
+    expect(markdown).toContain("| workload, unit | better | baton | slow | absent | broken |");
+    expect(markdown).toContain("| fast, jobs/s | more | **3,500** | 1,000 (3.50 ×) | missing | failed |");
+    expect(markdown).toMatch(/^\| fast, ms \(p99\) \| less \|/m);
     expect(markdown).toContain("| fast | broker 12.3 | broker 12.3 | missing | failed |");
   });
 

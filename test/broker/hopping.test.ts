@@ -4,8 +4,9 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { TakenOver } from "../../src/broker/held-leases.ts";
+import type { Settled } from "../../src/broker/jobs.ts";
 import type { Work, WorkEvent } from "../../src/broker/work.ts";
-import type { Lease, LeasedJob } from "../../src/model/job.ts";
+import type { Lease, LeasedJob, Released } from "../../src/model/job.ts";
 import { startRedis, type TestRedis } from "../support/redis.ts";
 import { until } from "../support/wait.ts";
 import { type InnerBroker, numbered, putAll, startInnerBroker, streamAt } from "./inner-broker.ts";
@@ -136,7 +137,8 @@ class Hopper {
     if (event.kind === "jobs") for (const job of event.jobs) this.#begin(job);
     if (event.kind === "revoked") this.#lose(event.lease, event.reason);
     if (event.kind !== "released") return;
-    for (const { sequence, settled } of event.answers) {
+    for (const [i, { sequence }] of event.releases.entries()) {
+      const settled = event.answers[i] as Settled<Released>;
       const lease = this.#releasing.get(sequence);
       if (!lease) continue;
       this.#releasing.delete(sequence);
@@ -184,7 +186,7 @@ class Hopper {
     const sequence = ++this.#sequence;
     this.#releasing.set(sequence, lease);
     const outcome = { kind: "completed" } as const;
-    this.#stream?.release([{ sequence, settled: { ok: { lease, outcome } } }]);
+    this.#stream?.release([{ sequence, lease, outcome }], []);
   }
 }
 

@@ -46,7 +46,7 @@ describe("three brokers on one Redis", { timeout: 90_000 }, () => {
     return new ServiceClient(client, ScheduleService);
   }
 
-  const jobsOf = (queue: string) => redis.hkeys(`baton:{${queue}}:state`);
+  const jobsOf = (queue: string) => redis.hkeys(`baton:{${queue}}:spec`);
   const putsOf = async (queue: string) =>
     Object.entries(await redis.hgetall(`baton:{${queue}}:stats`))
       .filter(([name]) => name.startsWith("put"))

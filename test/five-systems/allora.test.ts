@@ -208,7 +208,7 @@ describe("Any number of brokers: one enqueue per tick", () => {
       const client = new RawClient(broker.address);
       await put(EACH_SECOND, { queue: "q", catchUp: CatchUp.ALL }, client);
       client.close();
-      const jobs = () => look.hlen("baton:{q}:state");
+      const jobs = () => look.hlen("baton:{q}:spec");
       // In µs of a second: before the tick, while it is put, and just after.
       for (const [from, to] of [
         [980_000, 1_000_000],

@@ -45,8 +45,8 @@ describe("PutMany", () => {
         expect(accepted).toMatchObject({ case: "job", value: { jobId: `good-${from + i}`, created: true } });
       }
     }
-    expect(await fixture.redis.exists("baton:{bad}:state", "baton:{}:state", "baton:{{mail}}:state")).toBe(0);
-    expect(await fixture.redis.hlen("baton:{between}:state")).toBe(BAD_PUTS.length);
+    expect(await fixture.redis.exists("baton:{bad}:spec", "baton:{}:spec", "baton:{{mail}}:spec")).toBe(0);
+    expect(await fixture.redis.hlen("baton:{between}:spec")).toBe(BAD_PUTS.length);
     expect(await fixture.redis.smembers("baton:queues")).not.toContain("bad");
   });
 

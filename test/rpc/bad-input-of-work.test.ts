@@ -496,6 +496,6 @@ describe("Work", () => {
     expectLeaseLost(errorIn(results[0]?.result), queue, "a");
     const report = await stream.saw(({ refusedReports }) => refusedReports[0], "a refused report");
     expectLeaseLost(statusError(report.error as never), queue, "a");
-    expect(await fixture.redis.hlen(`baton:{${queue}}:state`)).toBe(0);
+    expect(await fixture.redis.hlen(`baton:{${queue}}:spec`)).toBe(0);
   });
 });

@@ -5,9 +5,9 @@ import { Redis } from "ioredis";
 import { expect } from "vitest";
 import type { Settings } from "../../src/settings.ts";
 import { startBroker, type TestBroker } from "../support/broker.ts";
+import { type Dump, dumpRedis } from "../support/redis-dump.ts";
 import { until } from "../support/wait.ts";
 import { type CallError, RawClient } from "./raw-client.ts";
-import { type Dump, dumpRedis } from "../support/redis-dump.ts";
 
 export type Fixture = {
   readonly broker: TestBroker;

@@ -389,7 +389,7 @@ describe("PurgeQueue", () => {
     isPurging = false;
     await Promise.all([worker, producer]);
     expect(purged).toBeGreaterThanOrEqual(4_000n);
-    const left = [...(await fixture.redis.hkeys(`baton:{${queue}}:state`))];
+    const left = [...(await fixture.redis.hkeys(`baton:{${queue}}:spec`))];
     expect(left.filter((id) => id.startsWith("old-"))).toEqual([]);
   });
 

@@ -4,7 +4,7 @@ import { JobState } from "../../gen/baton/v1/job_pb.js";
 import { QueuePolicy } from "../../gen/baton/v1/job_service_pb.js";
 import { until } from "../support/wait.ts";
 import { at, expectLeaseLost, type Fixture, hours, ms, startFixture, untilState } from "./fixture.ts";
-import { errorIn } from "./raw-client.ts";
+import { errorIn, RawClient } from "./raw-client.ts";
 
 let fixture: Fixture;
 let queue: string;
@@ -52,6 +52,18 @@ describe("Reserve", () => {
     expect(await ids(3)).toEqual(["2", "3", "4"]);
     expect(await ids(1_000)).toEqual(["5"]);
     expect(await ids(1_000)).toEqual([]);
+  });
+
+  it("fits into the 4 MiB that gRPC clients accept, also where the names of 1,000 jobs are as long as they may be", async () => {
+    const name = queue.padEnd(128, "q");
+    const client = new RawClient(fixture.broker.address, { "grpc.max_receive_message_length": 4 * 1024 * 1024 });
+    const payload = { content: { case: "data", value: new Uint8Array(3_640) } } as const;
+    const jobs = Array.from({ length: 1_000 }, (_, i) => ({ queue: name, id: `${i}`.padEnd(255, "i"), payload }));
+    await client.good("putMany", { jobs });
+    let taken = 0;
+    while (taken < jobs.length) taken += (await client.reserve({ queues: [{ name }], maxJobs: 1_000 })).length;
+    expect(taken).toBe(jobs.length);
+    client.close();
   });
 
   it("hands out a job with its lease, its attempt, and a token of its own", async () => {

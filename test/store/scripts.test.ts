@@ -322,6 +322,8 @@ async function callEveryScript(store: Store, queue: string): Promise<void> {
     unique: { key: `key-${n}`, until: "expiry" as const, expiresInMs: 60_000 },
   });
   const jobs = Array.from({ length: 6 }, (_, n) => ({ id: `job-${n}`, ...fields(n), delayMs: n === 5 ? 60_000 : 0 }));
+  const plain = { id: "plain", spec: Buffer.from("spec"), priority: 0, conflict: "reject" } as const;
+  await called("hand_over", store.handOver(queue, "hub", 1, [{ count: 1, leaseMs: 0, workerId: "w" }], [plain]));
   const { last } = await called("watch", store.watch(queue, undefined, 1, 60_000));
   await called("put", store.put(queue, jobs));
   const claim = { count: 3, leaseMs: 60_000, workerId: "w", availableByMs: Date.now() + 120_000 };

@@ -1380,7 +1380,7 @@ export declare type SubscribeRequest = Message<"baton.v1.SubscribeRequest"> & {
   resumeLeaseTokens: string[];
 
   /**
-   * How many bytes the unreleased jobs of this stream may have together: payloads, headers, ids. 0: no limit. Else at
+   * How many bytes the unreleased jobs of this stream may have together: payloads and headers. 0: no limit. Else at
    * least 3.5 MiB (with other settings: --max-payload-bytes, --max-header-bytes and 448 KiB together), so that every job
    * fits, and at most 1 TiB. In mode PULL it does not count.
    *

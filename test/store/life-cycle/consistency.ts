@@ -21,10 +21,16 @@ const HELD_MEMBER = /^(?<key>[^\0]+)\0[0-9a-f]{14}\0(?<id>.+)$/s;
 
 /**
  * A record's first byte holds the state and flags (lua/lib/record.lua); its end is the policy, whose parts 6 and 7 are
- * the keys. Before that may stand who has taken the lease over, and the progress, its length before it.
+ * the keys. Before that may stand who has taken the lease over, and the progress, its length before it. A job that has
+ * only a spec is fresh: READY, and plain.
  */
 const READ_RECORDS = `
   local records, answer = redis.call('HGETALL', KEYS[1]), {}
+  for _, id in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if redis.call('HEXISTS', KEYS[1], id) == 0 then
+      answer[#answer + 1] = { id, 2, 0, '', '', 0, '' }
+    end
+  end
   for i = 1, #records, 2 do
     local record = records[i + 1]
     local first = string.byte(record)
@@ -69,7 +75,7 @@ export async function expectConsistent(
   model: LifeCycle,
 ): Promise<void> {
   const keys: Keys = { redis, of: (part) => queueKey(namespace, queue, part) };
-  const read = (await redis.callBuffer("EVAL", READ_RECORDS, 1, keys.of("state"))) as [
+  const read = (await redis.callBuffer("EVAL", READ_RECORDS, 2, keys.of("state"), keys.of("spec"))) as [
     ...[id: Buffer, state: number, slot: number, concurrencyKey: Buffer, uniqueKey: Buffer],
     ...[holder: number, progress: Buffer],
   ][];

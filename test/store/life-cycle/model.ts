@@ -282,7 +282,7 @@ export class LifeCycle {
   view(it: ModelJob): Partial<JobView> {
     const { job, attempt, failures, state, putAtMs, worker: workerId, reservedAtMs, finishedAtMs, reason } = it;
     return {
-      ...{ attempt, failures, state, putAtMs, workerId, reservedAtMs, finishedAtMs, reason },
+      ...{ id: job.id, attempt, failures, state, putAtMs, workerId, reservedAtMs, finishedAtMs, reason },
       ...(state !== "READY" && state !== "HELD" && { atMs: it.atMs }),
       progress: state === "RESERVED" ? it.progress : undefined,
       concurrency: job.concurrency,
