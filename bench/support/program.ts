@@ -37,7 +37,7 @@ export type Program = {
 };
 
 /** Where bench/install.sh puts what it builds. */
-const BUILT = fileURLToPath(new URL("../../.cache/bench/bin", import.meta.url));
+export const BUILT = fileURLToPath(new URL("../../.cache/bench/bin", import.meta.url));
 /** Debian puts some servers here, which is not on the PATH of every user. */
 const SYSTEM_FOLDERS = ["/usr/sbin", "/usr/local/sbin"];
 const START_WITHIN_MS = 15_000;
@@ -45,9 +45,12 @@ const LAST_LINES = 20;
 /** The process group, and the folder. */
 const KILL_AND_REMOVE = 'kill -9 "-$0" 2>/dev/null; rm -rf "$1"';
 
-/** The path of an installed program, from one of these folders if it is there; throws Missing when there is none. */
-export function findProgram(name: string, ...preferred: readonly string[]): string {
-  for (const folder of [...preferred, BUILT, ...(process.env.PATH ?? "").split(delimiter), ...SYSTEM_FOLDERS]) {
+/** Where programs are looked for when it is not said where. */
+const anywhere = () => [BUILT, ...(process.env.PATH ?? "").split(delimiter), ...SYSTEM_FOLDERS];
+
+/** The path of an installed program, from the first of these folders that has it; throws Missing when none has. */
+export function findProgram(name: string, folders: readonly string[] = anywhere()): string {
+  for (const folder of folders) {
     try {
       const path = join(folder, name);
       accessSync(path, constants.X_OK);

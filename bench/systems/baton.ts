@@ -5,7 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { startServerProcess } from "../support/node-process.ts";
-import { startDurableRedis } from "./redis-server.ts";
+import { BATONS_OWN, startDurableRedis } from "./redis-server.ts";
 import type { Server, StartOptions, System } from "./system.ts";
 import { typescriptClient } from "./typescript-client.ts";
 
@@ -18,7 +18,7 @@ export const baton: System = {
 };
 
 async function start({ durability: wanted, profileFolder }: StartOptions): Promise<Server> {
-  const { redis, version, durability } = await startDurableRedis(wanted);
+  const { redis, version, durability } = await startDurableRedis(wanted, BATONS_OWN);
   try {
     const broker = await startServerProcess({
       script: join("src", "cli", "baton.js"),

@@ -1,5 +1,5 @@
 /** Baton's Lua scripts alone, called by the client without a broker between: as fast as Baton could be on this Redis. */
-import { startDurableRedis } from "./redis-server.ts";
+import { BATONS_OWN, startDurableRedis } from "./redis-server.ts";
 import type { Server, StartOptions, System } from "./system.ts";
 import { typescriptClient } from "./typescript-client.ts";
 
@@ -12,7 +12,7 @@ export const lua: System = {
 };
 
 async function start({ durability: wanted }: StartOptions): Promise<Server> {
-  const { redis, version, durability } = await startDurableRedis(wanted);
+  const { redis, version, durability } = await startDurableRedis(wanted, BATONS_OWN);
   return {
     version: `Baton's scripts, ${version}`,
     durability,

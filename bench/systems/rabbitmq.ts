@@ -21,7 +21,7 @@ export const rabbitmq: System = {
   kind: "peer",
   operations: new Set(["put", "putMany", "lifeCycle", "drain", "latency", "clear"]),
   async start({ folder }) {
-    const command = findProgram("rabbitmq-server", UNWRAPPED);
+    const command = findProgram("rabbitmq-server", [UNWRAPPED]);
     const address = await freeAddress();
     const epmdPort = portOf(await freeAddress());
     const epmd = await startProgram(

@@ -6,6 +6,7 @@ export const SYSTEMS: Readonly<Record<string, () => Promise<System>>> = {
   bullmq: async () => (await import("./bullmq.ts")).bullmq,
   beanstalkd: async () => (await import("./beanstalkd.ts")).beanstalkd,
   jetstream: async () => (await import("./jetstream.ts")).jetstream,
+  "jetstream-new": async () => (await import("./jetstream.ts")).jetstreamNew,
   rabbitmq: async () => (await import("./rabbitmq.ts")).rabbitmq,
   faktory: async () => (await import("./faktory.ts")).faktory,
   asynq: async () => (await import("./asynq.ts")).asynq,
