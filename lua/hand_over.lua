@@ -18,6 +18,11 @@ local STRIDE = 3
 local LAST_CALL = 'reserve:' .. ARGV[FIRST]
 local number, nonce, packed_jobs = ARGV[FIRST + 1], tonumber(ARGV[FIRST + 2]), ARGV[FIRST + 3]
 
+local last = call('HGET', META, LAST_CALL)
+if last and cmsgpack.unpack(last)[1] == number then
+  return RAN_BEFORE
+end
+
 local ids, bytes, options, at = {}, {}, nil, 1
 for n = 1, #packed_jobs do
   if at > #packed_jobs then
@@ -33,8 +38,7 @@ end
 take_all(ids, records)
 for n = 1, #ids do
   if records[n] or jobs[ids[n]] then
-    local last = call('HGET', META, LAST_CALL)
-    return last and cmsgpack.unpack(last)[1] == number and RAN_BEFORE or NOTHING
+    return NOTHING
   end
 end
 if is_watched or settings.paused or settings.mode or call('ZCARD', READY_SET) > 0 or next_due() == 0 then

@@ -100,11 +100,14 @@ local function release_pulled(id, job, outcome, detail)
 end
 
 -- A completion of which nobody will hear is not published: that takes a third of the time. Where there are replicas,
--- somebody may listen there. To ask costs as much as to publish three events.
+-- somebody may listen there. To ask costs as much as to publish three events. A Redis user who may not ask is heard.
 local function is_heard()
-  return call('PUBSUB', 'NUMSUB', EVENTS)[2] > 0
-    or call('PUBSUB', 'NUMPAT') > 0
-    or not string.find(call('INFO', 'replication'), 'connected_slaves:0\r', 1, true)
+  local at_channel, at_patterns = redis.pcall('PUBSUB', 'NUMSUB', EVENTS)[2], redis.pcall('PUBSUB', 'NUMPAT')
+  if at_channel ~= 0 or at_patterns ~= 0 then
+    return true
+  end
+  local replication = redis.pcall('INFO', 'replication')
+  return type(replication) ~= 'string' or not string.find(replication, 'connected_slaves:0\r', 1, true)
 end
 
 local records = read(ids)

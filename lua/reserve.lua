@@ -162,7 +162,7 @@ else
     if record then
       take(id, record)
     elseif record == false and spec then
-      if takes_plain then
+      if takes_plain and #spec >= HEAD_BYTES then
         if fits(spec) then
           hand_out(id, nil, spec)
         end

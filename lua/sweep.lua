@@ -17,7 +17,7 @@
 local TRIM_BATCH = 500
 -- A broker's last reserve call is remembered in META for replays within seconds; those of brokers long gone go here.
 local FORGET_CALLS_AFTER = 600000
-local MANY_CALLERS = 16
+local MANY_CALLERS = 64
 
 local woken, more = move_due()
 

@@ -1,6 +1,7 @@
 /**
  * Gathers what concurrent calls want of one queue into one script call: what comes in one turn of the event loop goes
- * together, in the order in which it came. Of 64 unary Puts at a time, that made 0.62 of a bare echo's speed into 0.76,
+ * together, in the order in which it came. Where one came alone the last time, and nothing is under way, the next goes
+ * at once: it saves an idle queue the end of a turn. Of 64 unary Puts at a time, that made 0.62 of a bare echo's speed into 0.76,
  * and cost Redis 12 µs a call where it had cost 42.
  */
 type Part<R> = {
@@ -18,6 +19,9 @@ const MAX_ITEMS = 100;
 export class Gather<T, R> {
   readonly #run: (key: string, items: readonly T[]) => Promise<readonly R[]>;
   readonly #gathered = new Map<string, Gathered<T, R>>();
+  /** How many calls are under way. */
+  #underWay = 0;
+  #lastCameAlone = true;
   #scheduled = false;
 
   /** `run` answers for each item, in their order; `key`: what goes together, such as a queue. */
@@ -38,6 +42,7 @@ export class Gather<T, R> {
       gathered.parts.push({ from: gathered.items.length, count: items.length, resolve, reject });
       for (const item of items) gathered.items.push(item);
       if (gathered.items.length >= MAX_ITEMS) this.#flush(key);
+      else if (this.#underWay === 0 && this.#lastCameAlone) queueMicrotask(() => this.#flush(key));
       else this.#schedule();
     });
   }
@@ -61,11 +66,15 @@ export class Gather<T, R> {
     if (!gathered) return;
     this.#gathered.delete(key);
     const { items, parts } = gathered;
+    this.#lastCameAlone = parts.length === 1;
+    this.#underWay++;
     this.#run(key, items).then(
       (answers) => {
+        this.#underWay--;
         for (const { from, count, resolve } of parts) resolve(answers.slice(from, from + count));
       },
       (error: unknown) => {
+        this.#underWay--;
         for (const { reject } of parts) reject(error);
       },
     );

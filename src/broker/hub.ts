@@ -16,7 +16,7 @@
  * 7. Fresh jobs that come while workers wait at their empty queue are handed over: put and reserved in one step, which
  *    spares them a bell, a call, and the way through READY. Several such calls of a line may be in flight; it goes on
  *    listening. Where there are other brokers, this is done with one put of as many as there are brokers: the others ring,
- *    so that workers elsewhere get their share. (life cycles: +FIGURE; delivery to an idle worker: FIGURE.)
+ *    so that workers elsewhere get their share.
  * 8. A call that fails is repeated until it is answered, since it may have reserved jobs: what then comes for
  *    consumers that have gone is given back at once.
  */
@@ -63,8 +63,8 @@ const MAX_CLAIMED = 1_000;
 const RETRY_MS = 250;
 /** Calls that hand over, of one line, at once. Each has a name of its own among the callers that the scripts remember. */
 const HAND_OVERS = 8;
-/** As in a reserve call: jobs handed to a Reserve are answered in one message. */
-const MAX_HANDED_BYTES = 3.5 * 1024 * 1024;
+/** Together they hand over no more bytes than one reserve call does. */
+const MAX_HANDED_BYTES = (3.5 * 1024 * 1024) / HAND_OVERS;
 /** What a queue's name takes in a job's message, and the numbers beside it. */
 const QUEUE_BYTES = 136;
 /**
@@ -378,12 +378,14 @@ export class Hub {
     const caller = `${brokerId}.${name}`;
     const handing = handOver(line.queue, caller, call.number, call.claims, jobs);
     const handed = handing
-      .then((over) => {
-        if (over === undefined) this.#takeBack(call);
-        else if (over === "again") return this.#findAgain(line, call, caller);
-        else this.#deliverHandedOver(line, call, over);
-      })
-      .catch((error: unknown) => this.#findAgain(line, call, caller, error))
+      .then(
+        (over) => {
+          if (over === undefined) this.#takeBack(call);
+          else if (over === "again") return this.#findAgain(line, call, caller);
+          else this.#deliverHandedOver(line, call, over);
+        },
+        (error: unknown) => this.#findAgain(line, call, caller, error),
+      )
       .finally(() => {
         this.#serving.delete(handed);
         line.handOvers.delete(name);
@@ -404,14 +406,14 @@ export class Hub {
   /** Whether a call whose answer was lost has handed out jobs, a reserve of its number tells, or gets others. */
   async #findAgain(line: Line, call: ReserveCall, caller: string, error?: unknown): Promise<void> {
     if (error !== undefined) this.#warn(line, "handing over fails, trying to reserve", error);
+    const { claims, number } = call;
     while (!this.#stopped) {
-      try {
-        const { claims, number } = call;
-        this.#deliverHandedOver(line, call, await this.#options.reserve(line.queue, caller, number, claims));
+      const found = await this.#options.reserve(line.queue, caller, number, claims).catch(() => undefined);
+      if (found) {
+        this.#deliverHandedOver(line, call, found);
         return;
-      } catch {
-        await delay(RETRY_MS);
       }
+      await delay(RETRY_MS);
     }
     this.#takeBack(call);
   }

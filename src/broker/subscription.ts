@@ -2,8 +2,8 @@
  * A worker's stream: takes jobs from the hub as far as its credit goes, keeps their leases while it lives, and yields
  * what the worker is to be told.
  *
- * Jobs move through it in two steps. `waiting`: handed over by the hub, not yet taken by the transport; while there are
- * any, the hub gives no more, so a worker that does not read is not fed. `outstanding`: handed over and not yet
+ * Jobs move through it in two steps. `waiting`: handed over by the hub, not yet taken by the transport; of those there are
+ * no more than fit into a message or two, so a worker that does not read is not fed. `outstanding`: handed over and not yet
  * released. When the stream ends, the waiting ones go back as if they had never been reserved, and the others after the
  * grace.
  *
@@ -76,6 +76,8 @@ export type SubscriptionContext = {
 
 /** Jobs in one message: 2.5 ms of Redis, and the next ones are fetched while these are on their way. */
 const BATCH = 250;
+/** A stream with more than this to be taken is given no more, so that one that does not read costs no more memory. */
+const WAITING_BYTES = 256 * 1024;
 const KEEPALIVE = { kind: "keepalive" } as const;
 /** What a lease takes in a message: queue and id, its token, in which they stand again, times and numbers. */
 const LEASE_BYTES = 1_024;
@@ -116,6 +118,7 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
   /** Runs while the next job is, for all that is known, larger than what is left of the credit's bytes. */
   #outgrown: NodeJS.Timeout | undefined;
   #waitingJobs = 0;
+  #waitingBytes = 0;
   /** The hub will hear at the end of this turn that there may be room. */
   #isLookingSoon = false;
   /** Answers that are still to come, or were taken a moment ago. */
@@ -164,9 +167,10 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
   }
 
   capacity(): number {
-    const takesNone = this.#state.kind !== "open" || this.#waitingJobs > 0 || this.#outgrown !== undefined;
+    const takesNone = this.#state.kind !== "open" || this.#outgrown !== undefined || this.#waitingBytes > WAITING_BYTES;
     if (takesNone || this.#context.isQuiet(this.workerId)) return 0;
-    return Math.min(this.#room, BATCH);
+    if (this.#mode === "pull") return this.#waitingJobs > 0 ? 0 : Math.min(this.#room, BATCH);
+    return Math.min(this.#room, BATCH - this.#waitingJobs);
   }
 
   byteBudget(): ByteBudget | undefined {
@@ -193,7 +197,7 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
     const jobs = fitting < delivered.length ? delivered.slice(0, fitting) : delivered;
     if (fitting < delivered.length) this.#context.giveBack(delivered.slice(fitting));
     if (jobs.length === 0) return;
-    this.#waitingJobs += jobs.length;
+    this.#countWaiting(jobs, 1);
     if (pull || this.#mode === "pull") {
       for (const job of jobs) heldLeases.hold(job, this.leaseMs, this);
       this.#outbox.push({ kind: "pull", jobs });
@@ -341,7 +345,7 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
     const events: (SubscriptionEvent | Answer)[] = [];
     const pulled: LeasedJob[] = [];
     for (const event of waiting) {
-      if (isOfKind(event, "jobs") || isOfKind(event, "pull")) this.#waitingJobs -= event.jobs.length;
+      if (isOfKind(event, "jobs") || isOfKind(event, "pull")) this.#countWaiting(event.jobs, -1);
       if (isOfKind(event, "pull")) {
         pulled.push(...event.jobs);
         continue;
@@ -366,6 +370,11 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
       this.#context.heldLeases.hold(lease, this.leaseMs, this, number);
     }
     for (const { lease, reason } of lost) this.#outbox.push({ kind: "revoked", lease, reason });
+  }
+
+  #countWaiting(jobs: readonly LeasedJob[], sign: 1 | -1): void {
+    this.#waitingJobs += sign * jobs.length;
+    for (const { spec } of jobs) this.#waitingBytes += sign * spec.length;
   }
 
   #count(lease: SizedLease): void {
@@ -402,6 +411,7 @@ export class Subscription<Answer extends StreamAnswer = never> implements Consum
       return true;
     });
     this.#waitingJobs = 0;
+    this.#waitingBytes = 0;
     this.#context.heldLeases.forget(unseen);
     if (unseen.length > 0) this.#context.giveBack(unseen);
   }

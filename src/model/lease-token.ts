@@ -5,7 +5,10 @@
  */
 import type { Lease } from "./job.ts";
 
-/** An id has at most 255 bytes, and so no more characters: what is longer was never one, and must not travel any further. */
+/**
+ * An id has at most so many bytes: what is longer was never one, and must not travel any further. (To the scripts its
+ * length goes as one byte: a longer one would have spoilt the releases that go to Redis with it.)
+ */
 const LONGEST_ID = 255;
 const LONGEST_FENCE = 11;
 const SLASH = "/";
@@ -52,7 +55,8 @@ export function decodeLeaseToken(namespace: string, token: string): Lease | unde
   if (fenceTo < 0 || queueTo === queueFrom || idLength === 0 || idLength > LONGEST_ID) return undefined;
   const fence = fenceOf(token, queueTo + 1, fenceTo);
   if (fence === undefined) return undefined;
-  return { queue: token.slice(queueFrom, queueTo), id: token.slice(fenceTo + 1), fence };
+  const id = token.slice(fenceTo + 1);
+  return Buffer.byteLength(id) > LONGEST_ID ? undefined : { queue: token.slice(queueFrom, queueTo), id, fence };
 }
 
 function fenceOf(token: string, from: number, to: number): number | undefined {

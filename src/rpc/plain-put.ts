@@ -48,7 +48,8 @@ export function readPutMany(bytes: Buffer, limits: Limits): PutBatch | undefined
 /** `known`: a good name of a queue, which this job's may be, too. */
 function plainJob(reader: MessageReader, end: number, limits: Limits, known: string): PutJob | undefined {
   const queue = reader.skip(PUT.queue, end) ? reader.text(end, known) : undefined;
-  if (queue === undefined || (queue !== known && !isQueueName(queue))) return undefined;
+  // An empty one may be written out; none is known then.
+  if (!queue || (queue !== known && !isQueueName(queue))) return undefined;
   const id = reader.skip(PUT.id, end) ? reader.text(end) : "";
   if (id === undefined || id.length > ID_BYTES) return undefined;
   const from = reader.at;

@@ -32,7 +32,7 @@ describe("a lease token", () => {
   });
 
   it("keeps slashes, line breaks and what else an id may have", () => {
-    for (const id of ["a/b", "/", "//", " ", "größe 🎽", "i".repeat(255)]) {
+    for (const id of ["a/b", "/", "//", " ", "größe 🎽", "i".repeat(255), `${"ö".repeat(127)}i`]) {
       const lease = { queue: "mail", id, fence: 7 };
       expect(decodeLeaseToken("baton", encodeLeaseToken("baton", lease))).toEqual(lease);
     }
@@ -60,6 +60,8 @@ describe("a lease token", () => {
     "baton/mail/zzzzzzzzzzz/id",
     "baton/mail/000000000001/id",
     `baton/mail/7/${"i".repeat(256)}`,
+    `baton/mail/7/${"ö".repeat(128)}`,
+    `baton/mail/7/${"€".repeat(255)}`,
   ])("is none of this namespace: %j", (token) => {
     expect(decodeLeaseToken("baton", token)).toBeUndefined();
   });

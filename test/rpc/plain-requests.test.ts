@@ -161,6 +161,13 @@ describe("jobs that are read from their bytes", () => {
     expect(readPut(bytes, LIMITS)).toMatchObject({ queue: "mail", job: { conflict: "reject" } });
   });
 
+  it("are left to the checks where an empty queue is written out, which the generated code would leave away", () => {
+    const emptyQueue = Buffer.from([0x0a, 0]);
+    expect(readPut(emptyQueue, LIMITS)).toBeUndefined();
+    const jobs = readPutMany(Buffer.from([0x0a, emptyQueue.length, ...emptyQueue]), LIMITS)?.jobs ?? [];
+    expect(jobs.map((one) => shown(one, true))).toEqual([{ error: expect.stringContaining("queue") }]);
+  });
+
   it("get an id of their own each when they bring none", () => {
     const job = { queue: "mail" };
     const bytes = toBinary(PutManyRequestSchema, create(PutManyRequestSchema, { jobs: [job, job] }));

@@ -251,7 +251,7 @@ describe("completions of plain jobs", () => {
 
   it("are published to one who listens at a replica", async () => {
     const [, port] = (await freeAddress()).split(":");
-    const primary = await startRedis({ config: [`port ${port}`, "bind 127.0.0.1"] });
+    const primary = await startRedis({ config: [`port ${port}`, "bind 127.0.0.1", "repl-diskless-sync-delay 0"] });
     const replica = await startRedis({ config: [`replicaof 127.0.0.1 ${port}`] });
     const [redis, listener] = [new Redis(primary.socketPath), new Redis(replica.socketPath)];
     try {

@@ -77,7 +77,7 @@ describe("every script", () => {
 
   it.each(SCRIPT_NAMES)("%s touches no key but those it is given", (name) => {
     const calls = [...whole(name).matchAll(/\bp?call\('([A-Z]+)'(?:, ([^,)]+))?/g)];
-    expect(whole(name).match(/redis\.p?call/g), "one name for redis.call").toEqual(["redis.call"]);
+    expect(whole(name).match(/redis\.call/g), "one name for redis.call").toEqual(["redis.call"]);
     const keyless = ["TIME", "PUBLISH", "PUBSUB", "INFO"];
     const keys = calls.filter(([, command = ""]) => !keyless.includes(command)).map(([, , key]) => key);
     expect(keys.length).toBeGreaterThan(3);
@@ -293,14 +293,14 @@ describe("the scripts on a real Redis", () => {
       deadLetterAgeMs: 10_000,
       clock: () => now,
     });
-    for (let i = 0; i < 40; i++) {
+    for (let i = 0; i < 80; i++) {
       await timed.put("callers", [job(`job-${i}`)]);
       await timed.reserve("callers", `broker-${i}`, 1, claim(1));
     }
     const callers = async () =>
       (await redis.hkeys("scripts:{callers}:meta")).filter((field) => field.startsWith("reserve:"));
     await timed.sweep("callers");
-    expect(await callers()).toHaveLength(40);
+    expect(await callers()).toHaveLength(80);
     now += 600_001;
     await timed.sweep("callers");
     expect(await callers()).toEqual([]);

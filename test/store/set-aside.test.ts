@@ -36,6 +36,14 @@ describe("a record that cannot be read", () => {
     expect(ids(await reserve(queue, 10))).toEqual(["bad"]);
   });
 
+  it.each([1, 10])("whose spec is too short for its head is set aside, where %i jobs are asked for", async (count) => {
+    const queue = `short-spec-${count}`;
+    await fixture.store.put(queue, [job("bad"), job("sound")]);
+    await fixture.redis.hset(fixture.key(queue, "spec"), "bad", GARBAGE);
+    expect(ids(await reserve(queue, count))).toEqual(["sound"]);
+    await expectReported(queue, { bad: Buffer.alloc(0) });
+  });
+
   it.each<[JobState, QueuePart, string]>([
     ["SCHEDULED", "scheduled", "0000000000000ghost"],
     ["RETRYING", "retrying", "ghost"],
