@@ -27,7 +27,7 @@ export function lifeCycleWithBacklog(goals: readonly ComparisonGoal[]): Comparis
     // A million jobs of every system at once would not fit into a small machine.
     inTurns: false,
     goals,
-    async prepare({ do: perform }, size) {
+    async prepare({ do: perform, settle }, size) {
       const load = { ...BATCHES, payloadBytes: PAYLOAD_BYTES };
       const queues = queueNames(1);
       const round = await paced(size, load, (jobs) =>
@@ -36,6 +36,8 @@ export function lifeCycleWithBacklog(goals: readonly ComparisonGoal[]): Comparis
       const withNone: number[] = [];
       for (let n = 0; n < size.rounds; n++) withNone.push((await round()).perSecond);
       await perform({ op: "putMany", queues, jobs: waiting(size), ...load });
+      // What it costs to have put them is not what it costs that they wait.
+      await settle();
       let rounds = 0;
       return async () => {
         const measured = await round();

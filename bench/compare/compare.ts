@@ -72,10 +72,13 @@ async function compareInTurns(
 
   /** Does a part of each one's work, one after the other; who fails is out. */
   async function forEach(part: (name: string, contender: Contender) => Promise<void>): Promise<void> {
+    for (const contender of contenders.values()) contender.pause();
     for (const [name, contender] of [...contenders]) {
       signal.throwIfAborted();
       try {
+        contender.resume();
         await part(name, contender);
+        contender.pause();
       } catch (error) {
         signal.throwIfAborted();
         const reason = [messageOf(error), contender.lastWords()].filter((words) => words !== "").join("\n");

@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { isAlive } from "../../test/support/processes.ts";
 import { startClient } from "../support/client-process.ts";
 import { type CpuMeter, meterCpu } from "../support/cpu.ts";
 import { startGuard } from "../support/guard.ts";
@@ -25,6 +26,11 @@ export type Contender = {
   do(operation: Operation): Promise<Measured>;
   /** Removes all jobs, so that each round begins with the same system. */
   clear(): Promise<void>;
+  /** Its processes are stopped (SIGSTOP) while others have their turn: what idles on many threads would take part in it. */
+  pause(): void;
+  resume(): void;
+  /** Until nothing of what was done is still being worked on in the background, as far as that can be known. */
+  settle(): Promise<void>;
   /** Undefined when it has no Redis. */
   readonly redisBytes: (() => Promise<number>) | undefined;
   lastWords(): string;
@@ -60,6 +66,15 @@ export async function startContender(
     const redis = server.redisSocket === undefined ? undefined : redisCommands(server.redisSocket);
     if (redis) ends.push(async () => redis.close());
     const pids = { ...server.pids, client: client.pid };
+    const signalAll = (signal: "SIGSTOP" | "SIGCONT") => {
+      for (const pid of Object.values(pids)) if (pid !== undefined && isAlive(pid)) process.kill(pid, signal);
+    };
+    // What is stopped does not see the bench go.
+    const endResumer = startGuard('kill -CONT "$0" "$@"', ...Object.values(pids).map(String));
+    ends.push(
+      async () => endResumer(),
+      async () => signalAll("SIGCONT"),
+    );
     /** Those that hold jobs. */
     const queues = new Set<string>();
     return {
@@ -77,6 +92,9 @@ export async function startContender(
           await client.do({ op: "clear", queues: [...queues] });
         queues.clear();
       },
+      pause: () => signalAll("SIGSTOP"),
+      resume: () => signalAll("SIGCONT"),
+      settle: async () => await redis?.settled(),
       redisBytes: redis?.usedBytes,
       lastWords: server.lastWords,
       stop,

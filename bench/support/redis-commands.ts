@@ -1,11 +1,14 @@
 /** The few commands that the benchmark itself gives to Redis. */
 import { Redis } from "ioredis";
+import { until } from "../../test/support/wait.ts";
 
 export type RedisCommands = {
   /** Removes all jobs, so that each round begins with the same Redis. */
   clear(): Promise<void>;
   /** Of what it holds. */
   usedBytes(): Promise<number>;
+  /** Until it does not rewrite its log any more, which it begins when the log has grown, and for which it takes a core. */
+  settled(): Promise<void>;
   /** How many clients Redis has; this one is among them. */
   connections(): Promise<number>;
   /** From now on, each run of this script, by its SHA-1, is noted. */
@@ -19,6 +22,8 @@ export type NotedRuns = { end(): Promise<readonly NotedRun[]> };
 export type NotedRun = { readonly atSeconds: number; readonly microseconds: number };
 
 const COMMAND_WITHIN_MS = 30_000;
+/** A million jobs take some seconds. */
+const SETTLED_WITHIN_MS = 120_000;
 /** More runs of any script than come in one measurement. */
 const MOST_NOTED = 100_000;
 
@@ -37,6 +42,13 @@ export function redisCommands(socketPath: string): RedisCommands {
       };
       // What is on its way, from clients and to the disk, does not stay.
       return bytes("used_memory") - bytes("mem_clients_normal") - bytes("mem_aof_buffer");
+    },
+    async settled() {
+      const isBusy = async () => /^aof_rewrite_(in_progress|scheduled):1/m.test(await redis.info("persistence"));
+      await until(async () => !(await isBusy()), {
+        what: "Redis to have rewritten its log",
+        withinMs: SETTLED_WITHIN_MS,
+      });
     },
     async connections() {
       const list = String(await redis.client("LIST"));
