@@ -88,19 +88,23 @@ async function consume(
   let last: Message | undefined;
   const acknowledge = () => {
     const finished = taken;
+    const newest = last;
     taken = 0;
-    if (!last || stopped.aborted) return;
+    last = undefined;
+    if (!newest || stopped.aborted) return;
     // Written, not confirmed: AMQP has no answer to it.
-    channel.ack(last, true);
+    channel.ack(newest, true);
     onFinished(finished);
   };
   for (const queue of queues) {
     await channel.consume(queue, (message) => {
       if (!message) return;
-      onDelivered?.(idIn(message.content));
+      if (!last) setImmediate(acknowledge);
       last = message;
+      // Counted when it came first, in a round whose last acknowledgements its quorum queue lost with the connection.
+      if (message.fields.redelivered) return;
+      onDelivered?.(idIn(message.content));
       taken++;
-      if (taken === 1) setImmediate(acknowledge);
     });
   }
 }
