@@ -13,40 +13,20 @@
  * 6. A bell that rings while it is still to be answered whether somebody here can take jobs of its queue is held until
  *    then. Passed on at once it would come back when the line listens again: with 50 queues on a stream, most of the
  *    time while yet another one was being looked into. So 80 bells went round for ever, and 8,000 jobs cost 26,000 calls.
- * 7. Fresh jobs that come while workers wait at their empty queue are handed over: put and reserved in one step, which
- *    spares them a bell, a call, and the way through READY. Several such calls of a line may be in flight; it goes on
- *    listening. Where there are other brokers, this is done with one put of as many as there are brokers: the others ring,
- *    so that workers elsewhere get their share.
+ * 7. Fresh jobs that come while workers wait at their empty queue are handed over (hand-overs.ts).
  * 8. A call that fails is repeated until it is answered, since it may have reserved jobs: what then comes for
  *    consumers that have gone is given back at once.
  */
-import { setTimeout as delay } from "node:timers/promises";
-import { asksForNothing, type Lease, type LeasedJob, type NewJob, type PutOutcome } from "../model/job.ts";
-import type { Logger } from "../model/log.ts";
+import type { Lease, LeasedJob, NewJob, PutOutcome } from "../model/job.ts";
 import type { Claim, Reservation } from "../store/store.ts";
 import type { Consumer } from "./consumer.ts";
+import { HandOvers, type HandOversOptions } from "./hand-overs.ts";
 import type { Line, LineState, ReserveCall, Waiter } from "./line.ts";
 import { Weights } from "./weights.ts";
 
 /** What the hub needs of the store and its doorbell. */
-export type HubOptions = {
-  readonly brokerId: string;
-  readonly reserve: (
-    queue: string,
-    caller: string,
-    call: number,
-    claims: ReserveCall["claims"],
-  ) => Promise<Reservation>;
+export type HubOptions = HandOversOptions & {
   readonly put: (queue: string, jobs: readonly NewJob[]) => Promise<PutOutcome[]>;
-  readonly handOver: (
-    queue: string,
-    caller: string,
-    call: number,
-    claims: ReserveCall["claims"],
-    jobs: readonly NewJob[],
-  ) => Promise<Reservation | "again" | undefined>;
-  /** How many brokers there are, this one included. */
-  readonly brokers: () => number;
   /** Something in this queue is due, or a lease of it ends, so soon. */
   readonly onNextDue: (queue: string, inMs: number) => void;
   /** Ends reservations whose jobs no worker has seen. */
@@ -55,18 +35,11 @@ export type HubOptions = {
   readonly ring: (queue: string) => Promise<void>;
   /** The longest that a job can wait for a worker when its bell gets lost. */
   readonly fallbackMs: number;
-  readonly log: Logger;
 };
 
 /** Jobs asked for in one call: about 10 ms of Redis. */
 const MAX_CLAIMED = 1_000;
 const RETRY_MS = 250;
-/** Calls that hand over, of one line, at once. Each has a name of its own among the callers that the scripts remember. */
-const HAND_OVERS = 8;
-/** Together they hand over no more bytes than one reserve call does. */
-const MAX_HANDED_BYTES = (3.5 * 1024 * 1024) / HAND_OVERS;
-/** What a queue's name takes in a job's message, and the numbers beside it. */
-const QUEUE_BYTES = 136;
 /**
  * For so many waiters is asked when a queue has been empty, and for so many times more each time that there was more.
  * With 10,000 streams at one queue, asking for 1,000 of them for each job cost Redis 0.87 ms a job instead of 0.11, and
@@ -77,6 +50,7 @@ const WINDOW_GROWTH = 4;
 
 export class Hub {
   readonly #options: HubOptions;
+  readonly #handOvers: HandOvers;
   readonly #lines = new Map<string, Line>();
   readonly #waiters = new Map<Consumer, Waiter>();
   readonly #serving = new Set<Promise<void>>();
@@ -87,6 +61,11 @@ export class Hub {
 
   constructor(options: HubOptions) {
     this.#options = options;
+    this.#handOvers = new HandOvers(options, {
+      handOut: (line, call, reservation) => this.#takeAnswer(line, call, reservation),
+      takeBack: (call) => this.#takeBack(call),
+      onSettled: (line) => this.#onHandOverSettled(line),
+    });
   }
 
   /** Looks into all its queues for this consumer at once, and hands it jobs until it leaves. */
@@ -123,13 +102,14 @@ export class Hub {
   /** Puts jobs, and hands them over where somebody waits for them. */
   async put(queue: string, jobs: readonly NewJob[]): Promise<PutOutcome[]> {
     const line = this.#lines.get(queue);
-    const call = line && this.#mayHandOver(line, jobs) ? this.#compose(line, jobs.length) : undefined;
+    const isPossible = line !== undefined && !this.#stopped && this.#handOvers.isPossible(line, jobs);
+    const call = isPossible ? this.#compose(line, jobs.length) : undefined;
     if (!line || !call) return await this.#options.put(queue, jobs);
     if (call.claims.some(({ bytes, availableByMs }) => bytes !== undefined || availableByMs !== undefined)) {
       this.#takeBack(call);
       return await this.#options.put(queue, jobs);
     }
-    return await this.#handOver(line, call, jobs);
+    return (await this.#handOvers.begin(line, call, jobs)) ?? (await this.#options.put(queue, jobs));
   }
 
   /** This consumer can take more than before: to be called whenever its capacity() was 0, and is no longer. */
@@ -162,7 +142,7 @@ export class Hub {
     for (const line of this.#lines.values()) {
       if (line.state.kind !== "serving") this.#setState(line, { kind: "resting" });
     }
-    await Promise.all(this.#serving);
+    await Promise.all([...this.#serving, this.#handOvers.stop()]);
     const held = [...this.#heldBells];
     this.#heldBells.clear();
     await Promise.all(held.map(({ queue }) => this.#passOn(queue)));
@@ -235,9 +215,8 @@ export class Hub {
       const reservation = await reserve(line.queue, brokerId, call.number, call.claims);
       line.unanswered = undefined;
       line.failed = false;
-      if (reservation.nextDueMs !== undefined) this.#options.onNextDue(line.queue, reservation.nextDueMs);
       line.window = reservation.remaining ? Math.min(line.window * WINDOW_GROWTH, MAX_CLAIMED) : FIRST_WINDOW;
-      this.#handOut(line, call, reservation);
+      this.#takeAnswer(line, call, reservation);
       if (reservation.remaining) {
         // Who was to decide about those goes on here.
         for (const rival of this.#heldBellsNear(line)) this.#passOnHeld(rival);
@@ -357,65 +336,10 @@ export class Hub {
     return room;
   }
 
-  #mayHandOver({ state, rovers, handOvers }: Line, jobs: readonly NewJob[]): boolean {
-    if (state.kind !== "listening" || this.#stopped || handOvers.size === HAND_OVERS) return false;
-    // Those take from their queues in an order.
-    if (rovers.size > 0) return false;
-    if (Math.random() * this.#options.brokers() >= 1) return false;
-    let bytes = 0;
-    for (const job of jobs) {
-      bytes += job.spec.length + Buffer.byteLength(job.id) + QUEUE_BYTES;
-      if (bytes > MAX_HANDED_BYTES || !asksForNothing(job)) return false;
-    }
-    return true;
-  }
-
-  async #handOver(line: Line, call: ReserveCall, jobs: readonly NewJob[]): Promise<PutOutcome[]> {
-    const { brokerId, handOver, put } = this.#options;
-    let name = 0;
-    while (line.handOvers.has(name)) name++;
-    line.handOvers.add(name);
-    const caller = `${brokerId}.${name}`;
-    const handing = handOver(line.queue, caller, call.number, call.claims, jobs);
-    const handed = handing
-      .then(
-        (over) => {
-          if (over === undefined) this.#takeBack(call);
-          else if (over === "again") return this.#findAgain(line, call, caller);
-          else this.#deliverHandedOver(line, call, over);
-        },
-        (error: unknown) => this.#findAgain(line, call, caller, error),
-      )
-      .finally(() => {
-        this.#serving.delete(handed);
-        line.handOvers.delete(name);
-        if (isEmpty(line)) this.#drop(line);
-        // While it was in flight, a bell may have been passed on for want of the room that it had claimed.
-        else if (line.state.kind === "resting" && this.#wanted(line)) void this.#serve(line);
-      });
-    this.#serving.add(handed);
-    if ((await handing) === undefined) return await put(line.queue, jobs);
-    return jobs.map(() => ({ kind: "created", state: "READY" }));
-  }
-
-  #deliverHandedOver(line: Line, call: ReserveCall, over: Reservation): void {
-    if (over.nextDueMs !== undefined) this.#options.onNextDue(line.queue, over.nextDueMs);
-    this.#handOut(line, call, over);
-  }
-
-  /** Whether a call whose answer was lost has handed out jobs, a reserve of its number tells, or gets others. */
-  async #findAgain(line: Line, call: ReserveCall, caller: string, error?: unknown): Promise<void> {
-    if (error !== undefined) this.#warn(line, "handing over fails, trying to reserve", error);
-    const { claims, number } = call;
-    while (!this.#stopped) {
-      const found = await this.#options.reserve(line.queue, caller, number, claims).catch(() => undefined);
-      if (found) {
-        this.#deliverHandedOver(line, call, found);
-        return;
-      }
-      await delay(RETRY_MS);
-    }
-    this.#takeBack(call);
+  #onHandOverSettled(line: Line): void {
+    if (isEmpty(line)) this.#drop(line);
+    // While it was in flight, a bell may have been passed on for want of the room that it had claimed.
+    else if (line.state.kind === "resting" && this.#wanted(line)) void this.#serve(line);
   }
 
   /** It has reserved nothing. */
@@ -472,7 +396,8 @@ export class Hub {
     return Math.min(capacity, weights?.allowance(line.queue, rivals, capacity + pending) ?? capacity);
   }
 
-  #handOut(line: Line, call: ReserveCall, reservation: Reservation): void {
+  #takeAnswer(line: Line, call: ReserveCall, reservation: Reservation): void {
+    if (reservation.nextDueMs !== undefined) this.#options.onNextDue(line.queue, reservation.nextDueMs);
     for (const [i, waiter] of call.waiters.entries()) {
       const jobs = reservation.jobs[i] ?? [];
       const claimed = call.claims[i]?.count ?? 0;
