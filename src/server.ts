@@ -86,6 +86,7 @@ async function start(settings: Settings, log: Logger, started: Stack, signal: Ab
   const queueDefaults = queueDefaultsOf(settings);
   const store = new Store({
     redis: commands,
+    timeoutMs: connection.timeoutMs,
     namespace,
     defaultRetentionMs: settings.defaultRetentionMs,
     defaultLeaseMs: settings.defaultLeaseDurationMs,

@@ -5,6 +5,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Redis, type RedisOptions } from "ioredis";
 import type { Logger } from "../model/log.ts";
+import { limitCommands } from "./command-limit.ts";
 
 /** A redis:// or rediss:// URL, or the path of a unix socket. */
 export type RedisAddress = { readonly url: string } | { readonly socketPath: string };
@@ -63,12 +64,13 @@ function connect(
  * their time was up, and who may have done the opposite since. ScriptRunner does it, within the caller's time.
  */
 export function connectCommands(options: ConnectionOptions): Redis {
-  return connect(options, "commands", {
-    commandTimeout: options.timeoutMs,
+  const redis = connect(options, "commands", {
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: null,
   });
+  limitCommands(redis, options.timeoutMs);
+  return redis;
 }
 
 /** For BLPOP: nothing is sent again, the doorbell asks anew. */

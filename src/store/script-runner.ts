@@ -13,6 +13,8 @@ export type Reply = number | Buffer | null | Reply[];
 
 export type ScriptRunnerOptions = {
   readonly redis: Redis;
+  /** How long a call may take, the loss of its connection included. */
+  readonly timeoutMs: number;
   readonly namespace: string;
   /** What lua/lib/queue.lua calls defaults. */
   readonly defaults: object;
@@ -23,8 +25,6 @@ export type ScriptRunnerOptions = {
 /** As many queues as a broker keeps the ready-made key arguments of; beyond that they are made again. */
 const MAX_CACHED_QUEUES = 10_000;
 
-/** Where the connection sets none. */
-const DEFAULT_TIMEOUT_MS = 5_000;
 const RECONNECT_POLL_MS = 20;
 
 class ConnectionLost extends Error {
@@ -45,12 +45,12 @@ export class ScriptRunner {
   readonly #inFlight = new Set<() => void>();
   readonly #headers = new Map<string, { keys: readonly string[]; prefix: string }>();
 
-  constructor({ redis, namespace, defaults, clock }: ScriptRunnerOptions) {
+  constructor({ redis, timeoutMs, namespace, defaults, clock }: ScriptRunnerOptions) {
     this.#redis = redis;
     this.#namespace = namespace;
     this.#defaults = JSON.stringify(defaults);
     this.#clock = clock;
-    this.#timeoutMs = redis.options.commandTimeout ?? DEFAULT_TIMEOUT_MS;
+    this.#timeoutMs = timeoutMs;
     redis.on("close", () => {
       for (const lose of this.#inFlight) lose();
     });

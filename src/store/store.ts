@@ -24,8 +24,12 @@ import { QueueStore } from "./queue-store.ts";
 import { type DueSchedule, dueSchedules, ScheduleStore } from "./schedule-store.ts";
 import { asBatonError, type Reply, type ScriptArgument, ScriptRunner } from "./script-runner.ts";
 
+const DEFAULT_TIMEOUT_MS = 5_000;
+
 export type StoreOptions = {
   readonly redis: Redis;
+  /** How long a call may take, the loss of its connection included; default 5 s. */
+  readonly timeoutMs?: number;
   readonly namespace: string;
   readonly defaultRetentionMs: number;
   readonly defaultLeaseMs?: number;
@@ -153,13 +157,14 @@ export class Store {
   readonly #clock: (() => number) | undefined;
   readonly #listed = new Set<string>();
 
-  constructor({ redis, namespace, clock, ...defaults }: StoreOptions) {
+  constructor({ redis, timeoutMs = DEFAULT_TIMEOUT_MS, namespace, clock, ...defaults }: StoreOptions) {
     this.#redis = redis;
     this.#namespace = namespace;
     this.#queuesKey = queuesKey(namespace);
     this.#clock = clock;
     this.#runner = new ScriptRunner({
       redis,
+      timeoutMs,
       namespace,
       clock,
       defaults: {

@@ -72,7 +72,13 @@ export async function startInnerBroker(options: InnerOptions): Promise<InnerBrok
   const subscriber = connectSubscriber(connection);
   await waitUntilReady([commands, subscriber], 10_000, new AbortController().signal);
   const { retentionMs: defaultRetentionMs, ...deadLetter } = DEFAULTS;
-  const store = new SpiedStore({ redis: commands, namespace: NAMESPACE, defaultRetentionMs, ...deadLetter });
+  const store = new SpiedStore({
+    redis: commands,
+    timeoutMs: connection.timeoutMs,
+    namespace: NAMESPACE,
+    defaultRetentionMs,
+    ...deadLetter,
+  });
   const broker = new Broker({
     brokerId: randomBytes(6).toString("hex"),
     namespace: NAMESPACE,

@@ -19,7 +19,14 @@ describe("a store whose connection fails", () => {
   let elsewhere: Store;
 
   const storeOn = (redis: Redis) =>
-    new Store({ redis, namespace: "loss", defaultRetentionMs: 60_000, deadLetterMax: 10, deadLetterAgeMs: 60_000 });
+    new Store({
+      redis,
+      timeoutMs: TIMEOUT_MS,
+      namespace: "loss",
+      defaultRetentionMs: 60_000,
+      deadLetterMax: 10,
+      deadLetterAgeMs: 60_000,
+    });
   const job = (id: string) => ({ id, spec: Buffer.from(id), priority: 0, conflict: "reject" as const });
 
   beforeAll(async () => {
@@ -85,4 +92,37 @@ describe("a store whose connection fails", () => {
     await until(() => store.ping().then(() => true), { what: "a connection that works" });
     expect((await store.get("q", "first"))?.state).toBe("READY");
   });
+
+  describe("when this process stood still, as one whose machine is paused or moved,", () => {
+    let own: Redis;
+
+    beforeEach(async () => {
+      own = connectCommands({ address: { socketPath: server.socketPath }, timeoutMs: TIMEOUT_MS, log: silent });
+      await waitUntilReady([own], 5_000, new AbortController().signal);
+    });
+
+    afterEach(() => disconnect(own));
+
+    it("takes the answer that came meanwhile, however late it reads it", async () => {
+      const put = storeOn(own).put("q", [job("second")]);
+      standStill(2 * TIMEOUT_MS);
+      expect(await put).toEqual([{ kind: "created", state: "READY" }]);
+    });
+
+    it("still gives up on a Redis that does not answer", async () => {
+      await direct.call("CLIENT", "PAUSE", "60000", "WRITE");
+      try {
+        const put = storeOn(own).put("q", [job("second")]);
+        standStill(2 * TIMEOUT_MS);
+        await expect(put).rejects.toMatchObject({ reason: "STORE_UNAVAILABLE" });
+      } finally {
+        await direct.call("CLIENT", "UNPAUSE");
+      }
+    });
+  });
 });
+
+/** Nothing runs meanwhile, not even a timer. */
+function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
