@@ -73,7 +73,10 @@ async function compareInTurns(
   /** Does a part of each one's work, one after the other; who fails is out. */
   async function forEach(part: (name: string, contender: Contender) => Promise<void>): Promise<void> {
     for (const contender of contenders.values()) contender.pause();
-    for (const [name, contender] of [...contenders]) {
+    // Not in the order in which they happened to start.
+    for (const { name } of systems) {
+      const contender = contenders.get(name);
+      if (!contender) continue;
       signal.throwIfAborted();
       try {
         contender.resume();
