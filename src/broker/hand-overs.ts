@@ -6,7 +6,6 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { asksForNothing, type NewJob, type PutOutcome } from "../model/job.ts";
-import type { Logger } from "../model/log.ts";
 import type { Reservation } from "../store/store.ts";
 import type { Line, ReserveCall } from "./line.ts";
 
@@ -25,7 +24,6 @@ export type HandOversOptions = {
   ) => Promise<Reservation | "again" | undefined>;
   /** How many brokers there are, this one included. */
   readonly brokers: () => number;
-  readonly log: Logger;
 };
 
 /** What becomes of the calls. */
@@ -33,6 +31,7 @@ export type HandOversContext = {
   readonly handOut: (line: Line, call: ReserveCall, reservation: Reservation) => void;
   /** The call has reserved nothing. */
   readonly takeBack: (call: ReserveCall) => void;
+  readonly warn: (line: Line, what: string, error: unknown) => void;
   /** One call of the line less is in flight. */
   readonly onSettled: (line: Line) => void;
 };
@@ -85,7 +84,10 @@ export class HandOvers {
           else if (over === "again") return this.#findAgain(line, call, caller);
           else this.#context.handOut(line, call, over);
         },
-        (error: unknown) => this.#findAgain(line, call, caller, error),
+        (error: unknown) => {
+          this.#context.warn(line, "handing over fails, trying to reserve", error);
+          return this.#findAgain(line, call, caller);
+        },
       )
       .finally(() => {
         this.#inFlight.delete(handed);
@@ -103,13 +105,7 @@ export class HandOvers {
   }
 
   /** Whether a call whose answer was lost has handed out jobs, a reserve of its number tells, or gets others. */
-  async #findAgain(line: Line, call: ReserveCall, caller: string, error?: unknown): Promise<void> {
-    if (error !== undefined) {
-      const message = error instanceof Error ? error.message : String(error);
-      if (!line.failed) {
-        this.#options.log.warn("handing over fails, trying to reserve", { queue: line.queue, error: message });
-      }
-    }
+  async #findAgain(line: Line, call: ReserveCall, caller: string): Promise<void> {
     const { claims, number } = call;
     while (!this.#stopped) {
       const found = await this.#options.reserve(line.queue, caller, number, claims).catch(() => undefined);

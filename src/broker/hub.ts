@@ -18,6 +18,7 @@
  *    consumers that have gone is given back at once.
  */
 import type { Lease, LeasedJob, NewJob, PutOutcome } from "../model/job.ts";
+import type { Logger } from "../model/log.ts";
 import type { Claim, Reservation } from "../store/store.ts";
 import type { Consumer } from "./consumer.ts";
 import { HandOvers, type HandOversOptions } from "./hand-overs.ts";
@@ -35,6 +36,7 @@ export type HubOptions = HandOversOptions & {
   readonly ring: (queue: string) => Promise<void>;
   /** The longest that a job can wait for a worker when its bell gets lost. */
   readonly fallbackMs: number;
+  readonly log: Logger;
 };
 
 /** Jobs asked for in one call: about 10 ms of Redis. */
@@ -64,6 +66,7 @@ export class Hub {
     this.#handOvers = new HandOvers(options, {
       handOut: (line, call, reservation) => this.#takeAnswer(line, call, reservation),
       takeBack: (call) => this.#takeBack(call),
+      warn: (line, what, error) => this.#warn(line, what, error),
       onSettled: (line) => this.#onHandOverSettled(line),
     });
   }

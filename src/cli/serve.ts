@@ -14,9 +14,9 @@ const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 const SAME_KEYPRESS_MS = 200;
 
 /**
- * After 8 s with nothing to do V8 makes the heap small and lets it grow hardly at all afterwards, for good: a mark-compact
- * every 90 ms instead of every 700, and 20 µs of CPU for a job's life instead of 12. With this the heap always grows by
- * what V8 allows a busy program at most (to four times what is alive), and it is 13 µs. `--no-memory-reducer` does
+ * After 8 s with nothing to do V8 makes the heap small, and lets it grow hardly at all when there is work again: a
+ * mark-compact every 90 ms instead of every 700, and 20 µs of CPU for a job's life instead of 12. With this the heap may
+ * always grow to four times what is alive, and it is 13 µs. `--no-memory-reducer` does
  * better still (11), but works only where Node is started.
  */
 const GROW_AS_WHEN_BUSY = "--heap-growing-percent=300";
