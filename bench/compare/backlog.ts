@@ -7,7 +7,7 @@ import type { Comparison, ComparisonGoal, Size } from "./comparison.ts";
 import { BATCHES, queueNames, UNFINISHED } from "./load.ts";
 import { paced, speed } from "./rounds.ts";
 
-/** A full run is to end within half an hour. */
+/** A full run is long enough without them. */
 const TOO_SLOW = "putting a million jobs takes it minutes";
 const EXCEPT = {
   echo: "it keeps nothing, so that nothing waits",

@@ -4,7 +4,7 @@ import { SYSTEMS } from "../systems/systems.ts";
 import type { Comparison, Size } from "./comparison.ts";
 import { OWN } from "./rows.ts";
 
-/** So that all systems in all comparisons take half an hour: most of it goes for starts, warm-ups and waits. */
+/** So that all systems in all comparisons take 40 minutes: most of it goes for starts, warm-ups and waits. */
 export const SIZES: Readonly<Record<"short" | "full", Size>> = {
   short: { short: true, rounds: 3, roundMs: 700, warmUpMs: 1_300 },
   full: { short: false, rounds: 3, roundMs: 1_000, warmUpMs: 3_000 },

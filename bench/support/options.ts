@@ -26,7 +26,7 @@ const OWN_WORKLOADS = "own";
 export const HELP = `npm run bench -- [options] [workload …]
 
 Measures this checkout's broker beside its peers and its limits. Everything is started fresh, in temporary folders and
-on loopback, and ended. Without workloads: all that are compared, in half an hour.
+on loopback, and ended. Without workloads: all that are compared, in 40 minutes.
 Compared:    ${Object.keys(COMPARISONS).join(", ")}
 Baton's own: ${Object.keys(WORKLOADS).join(", ")}; or ${OWN_WORKLOADS}, for all of these
 Systems:     ${Object.keys(SYSTEMS).join(", ")}
